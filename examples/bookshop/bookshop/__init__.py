@@ -1,0 +1,1 @@
+"""A small online bookshop, to show flux at work."""

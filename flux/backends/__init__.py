@@ -1,0 +1,112 @@
+"""Finding a backend: the built-in ones by name, all others among the entry points."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from flux.exceptions import BackendNotInstalledError, InvalidBackendError
+
+if TYPE_CHECKING:
+    from flux.backends.base import MigrationBackend
+
+ENTRY_POINT_GROUP = "flux.backend"
+#: The entry points of flux's own distribution, known without a scan of what is installed.
+BUILT_IN = {
+    "sqlite": ("flux.backends.sqlite", "SQLiteBackend"),
+    "postgres": ("flux.backends.postgres", "PostgresBackend"),
+}
+
+
+def load_backend(name: str) -> type[MigrationBackend]:
+    """The backend class that a name stands for.
+
+    Raises `BackendNotInstalledError` when nothing installed provides it, or its driver is not
+    installed, and `InvalidBackendError` when what is there is not a backend.
+    """
+    if name in BUILT_IN:
+        module_name, class_name = BUILT_IN[name]
+        try:
+            loaded = getattr(importlib.import_module(module_name), class_name)
+        except ImportError as error:
+            raise BackendNotInstalledError(
+                f"the driver of the backend {name!r} is not installed: {error}",
+                hint=f'pip install "flux-migrations[{name}]"',
+            ) from error
+    else:
+        loaded = _load_entry_point(name)
+    from flux.backends.base import MigrationBackend
+
+    if not (isinstance(loaded, type) and issubclass(loaded, MigrationBackend)):
+        raise InvalidBackendError(
+            f"the backend {name!r} is not a subclass of flux.MigrationBackend, but {loaded!r}"
+        )
+    missing = sorted(getattr(loaded, "__abstractmethods__", ()))
+    if missing:
+        raise InvalidBackendError(
+            f"the backend {name!r} ({loaded.__qualname__}) lacks {', '.join(missing)}"
+        )
+    return loaded
+
+
+def names() -> list[str]:
+    """The names of all backends that are installed, sorted."""
+    from importlib.metadata import entry_points
+
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def _load_entry_point(name: str) -> Any:
+    from importlib.metadata import entry_points
+
+    points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
+    if not points:
+        raise BackendNotInstalledError(
+            f"no installed package provides the backend {name!r}",
+            hint=f"installed are: {', '.join(names())}",
+        )
+    targets = {point.value for point in points}
+    if len(targets) > 1:
+        raise InvalidBackendError(
+            f"several installed packages provide the backend {name!r}: "
+            f"{', '.join(sorted(targets))}",
+            hint="uninstall all but one",
+        )
+    try:
+        return points[0].load()
+    except Exception as error:
+        raise InvalidBackendError(
+            f"the backend {name!r} fails to import ({points[0].value}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def backend_of_connection(connection: object) -> tuple[str, Any]:
+    """The backend's name for an open connection, and the driver's own connection inside it.
+
+    Connections wrapped by SQLAlchemy, Django or a tracer are unwrapped.
+
+    Raises `InvalidBackendError` for a connection of a driver that flux does not know.
+    """
+    from inspect import ismethod
+
+    found: Any = connection
+    for _ in range(8):  # wrappers are few; a wrapper of itself must not hang flux
+        for base in type(found).__mro__:
+            driver = base.__module__.partition(".")[0]
+            if driver in _DRIVERS and base.__name__.lower() == "connection":
+                return _DRIVERS[driver], found
+        inside = (getattr(found, name, None) for name in _WRAPPED_IN)
+        inner = next((it for it in inside if it is not None and not ismethod(it)), None)
+        if inner is None:
+            break
+        found = inner
+    raise InvalidBackendError(
+        f"flux does not know this kind of connection: {type(connection).__module__}."
+        f"{type(connection).__qualname__}",
+        hint="hand in a sqlite3 or psycopg2 connection, or the database's address",
+    )
+
+
+_DRIVERS = {"sqlite3": "sqlite", "psycopg2": "postgres"}
+_WRAPPED_IN = ("driver_connection", "dbapi_connection", "connection", "__wrapped__", "_connection")

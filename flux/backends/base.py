@@ -1,0 +1,390 @@
+"""The backend contract, and the DB-API mechanics that every backend shares.
+
+A backend writes the ten abstract names over one DB-API connection. Everything else has a
+default here, written in their terms, which a backend may replace by something faster or
+better informed. `flux.testing` holds the contract as a test suite.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+from flux.config import FluxConfig
+from flux.exceptions import (
+    DatabaseUnavailableError,
+    InvalidConfigurationError,
+    MigrationLockError,
+    Problem,
+)
+from flux.migration import AppliedMigration, Directives, Migration, Repeatable, Script
+from flux.plan import DatabaseState
+from flux.statements import Dialect, MetaCommand, SplitError, Statement, split
+
+UNFINISHED = "unfinished-batch"
+_LAST_RUN = "last-run:"
+
+
+class HistoryChangedError(Exception):
+    """A migration's own transaction found another history than the plan was made for.
+
+    The runner reads the history again and plans again; nothing of the migration ran.
+    """
+
+
+class TransactionEndedError(Exception):
+    """A migration ended the transaction that flux had opened for it."""
+
+
+class StatementError(Exception):
+    """A statement failed; the driver's exception is the `__cause__`.
+
+    `offset` is 0-based in the script's text. `exact` says that it is the very character the
+    database named, rather than the start of the statement. Statement `number` of `total`
+    (1-based) is None where it is not known which one failed.
+    """
+
+    def __init__(
+        self, *, offset: int | None, exact: bool, number: int | None, total: int | None
+    ) -> None:
+        super().__init__("a statement failed")
+        self.offset = offset
+        self.exact = exact
+        self.number = number
+        self.total = total
+
+
+class ErrorReport(NamedTuple):
+    """What a database says of an error: its message, its detail, and what may help."""
+
+    message: str
+    detail: str | None = None
+    hint: str | None = None
+
+
+class MigrationBackend(ABC):
+    """One database, reached over one DB-API connection.
+
+    The abstract names are all that a backend must write. `dialect` says how its SQL is split
+    into statements, `directives` which directives it honours, and `driver_error` is the root
+    of its driver's exceptions.
+    """
+
+    name: ClassVar[str] = ""
+    dialect: ClassVar[Dialect] = "generic"
+    directives: ClassVar[frozenset[str]] = frozenset({"no_transaction", "on_change"})
+    driver_error: type[Exception] = Exception
+    #: Lines for `[backend]` in the file that `flux init` writes.
+    config_example: ClassVar[str] = "# settings of this backend"
+    #: An address for `database_url` in that file.
+    url_example: ClassVar[str] = ""
+
+    #: The open connection, while `opened()` is active.
+    dbapi: Any = None
+    #: How long to wait for the migration lock, in seconds; from the configuration.
+    lock_wait: float = 300
+    #: Tells the user of a wait; the runner puts its own function here.
+    announce: Callable[[str], None] = staticmethod(lambda message: None)
+    #: Where the table beside the history is, quoted as SQL wants it.
+    state_table: str = "_flux_migrations_state"
+
+    # What a backend must write ---------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: FluxConfig, connection_uri: str) -> MigrationBackend:
+        """A backend for an address; checks `config.backend_config` and opens nothing."""
+
+    @abstractmethod
+    def connection(self) -> AbstractContextManager[Any]:
+        """Open the database, give the DB-API connection, and close it at the end."""
+
+    @abstractmethod
+    def migration_lock(self) -> AbstractContextManager[None]:
+        """Keep every other flux out of this database; must die with this process.
+
+        Raises `MigrationLockError` when `lock_wait` is over.
+        """
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """A transaction: committed at the end, rolled back when an exception passes."""
+
+    @abstractmethod
+    def is_initialized(self) -> bool:
+        """Whether the history table is there. Read-only."""
+
+    @abstractmethod
+    def initialize(self) -> None:
+        """Create the history table. Writes; called within `transaction()`."""
+
+    @abstractmethod
+    def register_migration(self, migration: Migration) -> None:
+        """Write the migration's row: `migration.id`, `migration.hash`, the time now."""
+
+    @abstractmethod
+    def unregister_migration(self, migration: Migration) -> None:
+        """Delete the migration's row."""
+
+    @abstractmethod
+    def apply_migration(self, content: str) -> None:
+        """Run SQL text, of a migration, an undo or a repeatable, on the connection."""
+
+    @abstractmethod
+    def get_applied_migrations(self) -> Iterable[AppliedMigration]:
+        """The rows of the history, in any order. Read-only."""
+
+    # What a backend may do better ------------------------------------------------------------
+
+    @classmethod
+    def for_connection(cls, config: FluxConfig, connection: Any) -> MigrationBackend:
+        """A backend over a connection that the caller opened and will close.
+
+        Raises `InvalidConfigurationError` where the backend cannot work that way.
+        """
+        raise InvalidConfigurationError(
+            f"the backend {cls.name or cls.__name__!r} takes an address, not an open connection"
+        )
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the connection open, as `self.dbapi`."""
+        with self.connection() as connection:
+            self.dbapi = connection
+            try:
+                yield
+            finally:
+                self.dbapi = None
+
+    def check(self, script: Script) -> list[Problem]:
+        """What in a script this database or flux cannot run. Opens nothing, runs nothing."""
+        problems = [
+            Problem(
+                "directive",
+                (),
+                f"the backend {self.name!r} has no directive {field.replace('_', '-')}",
+                "remove it",
+                script.location(),
+            )
+            for field, is_set in zip(Directives._fields, script.directives, strict=True)
+            if is_set and field not in self.directives
+        ]
+        if script.text is None:
+            return problems
+        try:
+            pieces = split(script.text, self.dialect)
+        except SplitError as error:
+            location = script.location(error.offset)
+            return [*problems, Problem("syntax", (), error.problem, None, location)]
+        return problems + self.check_statements(script, pieces)
+
+    def check_statements(
+        self, script: Script, pieces: Sequence[Statement | MetaCommand]
+    ) -> list[Problem]:
+        """What among a script's statements cannot run. Pure."""
+        return []
+
+    def read_state(self) -> DatabaseState:
+        """The history, and what flux remembers beside it. Read-only, takes no lock."""
+        if not self.is_initialized():
+            return DatabaseState()
+        remembered = self.read_memory()
+        return DatabaseState(
+            history=tuple(sorted(self.get_applied_migrations(), key=lambda row: row.id)),
+            unfinished=UNFINISHED in remembered,
+            last_runs={
+                name.removeprefix(_LAST_RUN): value
+                for name, value in remembered.items()
+                if name.startswith(_LAST_RUN)
+            },
+        )
+
+    def is_recorded(self, id: str) -> bool:
+        """Whether the history holds this id now. Read-only."""
+        return any(row.id == id for row in self.get_applied_migrations())
+
+    def run_migration(self, migration: Migration) -> None:
+        """Apply one migration and write its row, in one transaction unless it asks for none.
+
+        Raises `HistoryChangedError` when its row is already there, `StatementError` or what
+        the driver or the migration raises when it fails.
+        """
+        if migration.script.directives.no_transaction:
+            if self.is_recorded(migration.id):
+                raise HistoryChangedError
+            self.execute(migration.script)
+            with self.transaction():
+                self.register_migration(migration)
+            return
+        with self.migration_transaction(migration.script):
+            if self.is_recorded(migration.id):
+                raise HistoryChangedError
+            self.execute(migration.script)
+            self.register_migration(migration)
+
+    def undo_migration(self, migration: Migration, undo: Script) -> None:
+        """Undo one migration and delete its row, as `run_migration` applies it."""
+        if undo.directives.no_transaction:
+            if not self.is_recorded(migration.id):
+                raise HistoryChangedError
+            self.execute(undo)
+            with self.transaction():
+                self.unregister_migration(migration)
+            return
+        with self.migration_transaction(undo):
+            if not self.is_recorded(migration.id):
+                raise HistoryChangedError
+            self.execute(undo)
+            self.unregister_migration(migration)
+
+    def run_repeatable(self, repeatable: Repeatable) -> None:
+        """Run one repeatable, and remember its hash when it runs on change only."""
+        script = repeatable.script
+        if script.directives.no_transaction:
+            self.execute(script)
+            with self.transaction():
+                self.remember_run(repeatable)
+            return
+        with self.migration_transaction(script):
+            self.execute(script)
+            self.remember_run(repeatable)
+
+    def migration_transaction(self, script: Script) -> AbstractContextManager[None]:
+        """The transaction that one script runs in."""
+        return self.transaction()
+
+    def execute(self, script: Script) -> None:
+        """Run a script's text, or its function with the connection."""
+        if script.function is not None:
+            script.function(self.dbapi)
+        elif script.text is not None:
+            self.apply_migration(script.text)
+
+    def describe_error(self, error: BaseException) -> ErrorReport:
+        """A driver's exception in words, for the user."""
+        return ErrorReport(str(error).strip() or type(error).__name__)
+
+    # What flux remembers beside the history --------------------------------------------------
+
+    def read_memory(self) -> dict[str, str]:
+        """The rows of the table beside the history; empty where it is not there. Read-only."""
+        try:
+            with self.transaction():
+                return dict(self.fetch(f"SELECT name, value FROM {self.state_table}"))
+        except self.driver_error:
+            return {}
+
+    def remember(self, name: str, value: str) -> None:
+        """Write one row beside the history. Called within a transaction."""
+        self.forget(name)
+        self.run_sql(
+            f"INSERT INTO {self.state_table} (name, value) "
+            f"VALUES ({quote_literal(name)}, {quote_literal(value)})"
+        )
+
+    def forget(self, name: str) -> None:
+        """Delete one row beside the history. Called within a transaction."""
+        self.run_sql(f"DELETE FROM {self.state_table} WHERE name = {quote_literal(name)}")
+
+    def initialize_memory(self) -> None:
+        """Create the table beside the history, where a project needs one and it is not there."""
+        self.run_sql(
+            f"CREATE TABLE IF NOT EXISTS {self.state_table} "
+            "(name varchar(500) NOT NULL PRIMARY KEY, value varchar(500) NOT NULL)"
+        )
+
+    def remember_run(self, repeatable: Repeatable) -> None:
+        """Note the hash of an on-change repeatable that ran, in its own transaction."""
+        if repeatable.script.directives.on_change:
+            self.remember(_LAST_RUN + repeatable.name, repeatable.script.hash)
+
+    # DB-API mechanics ------------------------------------------------------------------------
+
+    def run_sql(self, sql: str) -> None:
+        """Execute one statement of flux's own on a cursor of its own."""
+        cursor = self.dbapi.cursor()
+        try:
+            cursor.execute(sql)
+        finally:
+            cursor.close()
+
+    def fetch(self, sql: str) -> list[Any]:
+        """The rows that one query of flux's own gives."""
+        cursor = self.dbapi.cursor()
+        try:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+
+    def run_statements(
+        self, statements: Sequence[Statement], execute: Callable[[Statement], None]
+    ) -> None:
+        """Execute statement by statement.
+
+        Raises `StatementError`, which says which of them failed.
+        """
+        for number, statement in enumerate(statements, 1):
+            try:
+                execute(statement)
+            except self.driver_error as error:
+                raise StatementError(
+                    offset=statement.start, exact=False, number=number, total=len(statements)
+                ) from error
+
+    def wait_for_lock(
+        self, try_to_acquire: Callable[[], bool], describe_holder: Callable[[], str | None]
+    ) -> None:
+        """Poll until the lock is ours, with jitter, saying once whom we wait for.
+
+        Never blocks inside the server: a waiter there holds a snapshot, which CREATE INDEX
+        CONCURRENTLY waits for (golang-migrate#960).
+
+        Raises `MigrationLockError` after `lock_wait` seconds.
+        """
+        if try_to_acquire():
+            return
+        import random
+
+        started = time.monotonic()
+        next_word = 0.0
+        pause = 0.05
+        while True:
+            waited = time.monotonic() - started
+            holder = describe_holder() if waited >= next_word or waited >= self.lock_wait else None
+            who = holder or "another process"
+            if waited >= self.lock_wait:
+                raise MigrationLockError(
+                    f"{who} is running migrations on this database, "
+                    f"and still was after {waited:.0f} s",
+                    holder=holder,
+                    hint="wait for it to end, or wait longer: --lock-wait SECONDS, "
+                    "or lock_wait in the configuration",
+                )
+            if waited >= next_word:
+                self.announce(
+                    f"waiting for {who}, which is running migrations on this database"
+                    if next_word == 0
+                    else f"still waiting for {who}, for {waited:.0f} s now"
+                )
+                next_word = max(10.0, 2 * next_word)
+            time.sleep(
+                min(pause * random.uniform(0.5, 1.5), max(0.0, self.lock_wait - waited))  # noqa: S311 - jitter
+            )
+            pause = min(pause * 1.5, 1.0)
+            if try_to_acquire():
+                return
+
+
+def quote_literal(text: str) -> str:
+    """A text as an SQL string literal, for ids and hashes in flux's own statements."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def unavailable(error: BaseException, report: ErrorReport, what: str) -> DatabaseUnavailableError:
+    """The error for a database that cannot be used, from what it says of itself."""
+    detail = f" ({report.detail})" if report.detail else ""
+    return DatabaseUnavailableError(f"{what}: {report.message}{detail}", hint=report.hint)

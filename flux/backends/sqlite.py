@@ -1,0 +1,436 @@
+"""SQLite, by the standard library: what differs from the other backends.
+
+Each migration runs in a `BEGIN IMMEDIATE` of its own, together with its history row, and
+foreign keys are off around it, as a table rebuild needs it (https://sqlite.org/lang_altertable.html,
+section 7): with them on, dropping the old parent table would delete its children's rows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, ClassVar
+
+from flux import address
+from flux.backends.base import (
+    ErrorReport,
+    MigrationBackend,
+    TransactionEndedError,
+    quote_literal,
+    unavailable,
+)
+from flux.config import FluxConfig, check_keys
+from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
+from flux.migration import AppliedMigration, Migration, Script
+from flux.plan import DatabaseState
+from flux.statements import Dialect, MetaCommand, Statement, split, words
+from flux.transactions import controls_transaction, unwrap
+
+DEFAULT_TABLE = "_flux_migrations"
+DEFAULT_BUSY_TIMEOUT = 30.0
+MEMORY = ":memory:"
+#: Seconds of silence before a wait for a busy database is announced.
+_SILENT_WAIT = 1.0
+#: Settings of the session that a migration may change, and that outlive its transaction.
+_SESSION_PRAGMAS = (
+    "foreign_keys",
+    "legacy_alter_table",
+    "recursive_triggers",
+    "ignore_check_constraints",
+    "reverse_unordered_selects",
+    "writable_schema",
+    "trusted_schema",
+)
+
+
+class ForeignKeyError(sqlite3.IntegrityError):
+    """A migration leaves rows that refer to rows which are not there."""
+
+
+class SQLiteBackend(MigrationBackend):
+    """A SQLite database: a file, `:memory:`, or a connection that was handed in."""
+
+    name: ClassVar[str] = "sqlite"
+    dialect: ClassVar[Dialect] = "sqlite"
+    directives: ClassVar[frozenset[str]] = frozenset(
+        {"no_transaction", "on_change", "foreign_keys"}
+    )
+    driver_error: type[Exception] = sqlite3.Error
+    config_example: ClassVar[str] = f"""\
+# migrations_table = "{DEFAULT_TABLE}"
+# busy_timeout = {DEFAULT_BUSY_TIMEOUT:g}   # seconds to wait while another connection writes"""
+    url_example: ClassVar[str] = "sqlite:///app.db"
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        table: str = DEFAULT_TABLE,
+        busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
+        lock_wait: float = 300,
+        connection: sqlite3.Connection | None = None,
+    ) -> None:
+        """`path` of a file or `:memory:`; `busy_timeout` and `lock_wait` in seconds."""
+        self.path = path
+        self.table = _quote(table)
+        self.state_table = _quote(table + "_state")
+        self.busy_timeout = busy_timeout
+        self.lock_wait = lock_wait
+        self._handed_in = connection
+        self._known_violations: Counter[Any] | None = None
+
+    @classmethod
+    def from_config(cls, config: FluxConfig, connection_uri: str) -> SQLiteBackend:
+        """For the address of a file; a path beside it holds the lock."""
+        return cls(address.sqlite_path(connection_uri), **_settings(config))
+
+    @classmethod
+    def for_connection(cls, config: FluxConfig, connection: Any) -> SQLiteBackend:
+        """For an open `sqlite3.Connection`, which is left as it was found.
+
+        Raises `ConnectionStateError` where it is inside a transaction, or has
+        `autocommit=False`, with which it always is.
+        """
+        if getattr(connection, "autocommit", None) is False:
+            raise ConnectionStateError(
+                "this sqlite3 connection has autocommit=False, with which it is always inside "
+                "a transaction",
+                hint="hand in one with autocommit=True or with sqlite3's default",
+            )
+        if connection.in_transaction:
+            raise ConnectionStateError(
+                "this connection is inside a transaction, which a migration would commit",
+                hint="commit or roll back before handing it to flux",
+            )
+        # Row 0 is `main`; its file is empty for a database in memory.
+        path = connection.cursor().execute("PRAGMA database_list").fetchall()[0][2]
+        return cls(path or MEMORY, connection=connection, **_settings(config))
+
+    # The connection --------------------------------------------------------------------------
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """The connection. A file that does not exist is only created by `migration_lock`."""
+        if self._handed_in is not None:
+            with _borrowed(self._handed_in) as connection:
+                yield connection
+            return
+        try:
+            self.dbapi = self._open("rw" if self._is_on_disk() else "memory")
+            yield self.dbapi
+        finally:
+            if self.dbapi is not None:
+                self.dbapi.close()
+
+    def _is_on_disk(self) -> bool:
+        return self.path != MEMORY and os.path.exists(self.path)
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        from urllib.parse import quote
+
+        target = "file:" + quote(os.path.abspath(self.path)) + f"?mode={mode}"
+        try:
+            connection = sqlite3.connect(
+                MEMORY if mode == "memory" else target,
+                uri=mode != "memory",
+                isolation_level=None,
+                timeout=min(_SILENT_WAIT, self.busy_timeout),
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            raise self._cannot_open(error) from error
+        return connection
+
+    def _cannot_open(self, error: sqlite3.Error) -> DatabaseUnavailableError:
+        folder = os.path.dirname(os.path.abspath(self.path))
+        hint = None
+        if not os.path.isdir(folder):
+            hint = f"there is no directory {folder}"
+        elif os.path.isdir(self.path):
+            hint = "this is a directory"
+        elif not os.access(folder, os.W_OK):
+            hint = f"the directory {folder} cannot be written"
+        return DatabaseUnavailableError(f"cannot open {self.path}: {error}", hint=hint)
+
+    @contextmanager
+    def migration_lock(self) -> Iterator[None]:
+        """Hold the lock for a batch; first creates the database file where there is none."""
+        self._known_violations = None
+        if self.path == MEMORY:
+            yield
+            return
+        from flux.backends.sqlite_lock import SideDatabaseLock
+
+        if self._handed_in is None and not self._is_on_disk():
+            replaced, self.dbapi = self.dbapi, self._open("rwc")
+            replaced.close()
+        with closing(SideDatabaseLock(self.path)) as lock:
+            self.wait_for_lock(lock.try_to_acquire, lock.describe_holder)
+            yield
+
+    # Transactions ----------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A `BEGIN IMMEDIATE`; waits for a busy database, and says so after a second."""
+        self._patiently("BEGIN IMMEDIATE")
+        try:
+            yield
+            # With readers on a rollback journal, COMMIT too finds the database busy.
+            self._patiently("COMMIT")
+        except BaseException:
+            if self.dbapi.in_transaction:
+                self.run_sql("ROLLBACK")
+            raise
+
+    @contextmanager
+    def migration_transaction(self, script: Script) -> Iterator[None]:
+        """A transaction with foreign keys off outside it, checked before it commits."""
+        with self._session_restored(script):
+            on = "ON" if script.directives.foreign_keys else "OFF"
+            self.run_sql(f"PRAGMA foreign_keys = {on}")
+            with self.transaction():
+                if self._known_violations is None:
+                    self._known_violations = self._foreign_key_violations()
+                # Commit or rollback by the migration itself takes this mark away.
+                self.run_sql("SAVEPOINT flux_migration")
+                yield
+                self._confirm_transaction()
+                self._check_foreign_keys(self._known_violations)
+
+    def _confirm_transaction(self) -> None:
+        try:
+            self.run_sql("RELEASE flux_migration")
+        except sqlite3.OperationalError as error:
+            raise TransactionEndedError from error
+
+    @contextmanager
+    def _session_restored(self, script: Script) -> Iterator[None]:
+        touches_pragmas = script.text is None or "pragma" in script.text.lower()
+        names = _SESSION_PRAGMAS if touches_pragmas else ("foreign_keys",)
+        before = [(name, self.fetch(f"PRAGMA {name}")) for name in names]
+        try:
+            yield
+        finally:
+            for name, rows in before:
+                if rows:
+                    self.run_sql(f"PRAGMA {name} = {rows[0][0]}")
+
+    def _patiently(self, sql: str) -> None:
+        """Execute, and wait while the database is busy, for `busy_timeout` seconds in all."""
+        deadline = time.monotonic() + self.busy_timeout
+        announced = False
+        while True:
+            try:
+                return self.run_sql(sql)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error):
+                    raise self._unavailable(error) from error
+                if time.monotonic() >= deadline:
+                    raise DatabaseUnavailableError(
+                        f"{self.path} is busy: another connection was writing for "
+                        f"{self.busy_timeout:g} s",
+                        hint="end the other transaction, or wait longer: busy_timeout (seconds) "
+                        "in [backend]",
+                    ) from error
+                if not announced:
+                    self.announce(f"{self.path} is busy; waiting for up to {self.busy_timeout:g} s")
+                    announced = True
+
+    def _unavailable(self, error: sqlite3.Error) -> DatabaseUnavailableError:
+        return unavailable(error, self.describe_error(error), f"cannot use {self.path}")
+
+    # The history -----------------------------------------------------------------------------
+
+    def is_initialized(self) -> bool:
+        """Whether the history table is there. Read-only."""
+        return self._has_table(self.table)
+
+    def initialize(self) -> None:
+        """Create the history table."""
+        self.run_sql(
+            f"CREATE TABLE IF NOT EXISTS {self.table} ("
+            "id TEXT NOT NULL PRIMARY KEY, hash TEXT NOT NULL, applied_at TEXT NOT NULL)"
+        )
+
+    def register_migration(self, migration: Migration) -> None:
+        """Write the migration's row, with the time in UTC to the millisecond."""
+        self.run_sql(
+            f"INSERT INTO {self.table} (id, hash, applied_at) VALUES "
+            f"({quote_literal(migration.id)}, {quote_literal(migration.hash)}, "
+            "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now'))"
+        )
+
+    def unregister_migration(self, migration: Migration) -> None:
+        """Delete the migration's row."""
+        self.run_sql(f"DELETE FROM {self.table} WHERE id = {quote_literal(migration.id)}")
+
+    def get_applied_migrations(self) -> list[AppliedMigration]:
+        """The rows of the history by id. Read-only."""
+        from datetime import datetime
+
+        return [
+            AppliedMigration(id, hash, datetime.fromisoformat(applied_at))
+            for id, hash, applied_at in self.fetch(
+                f"SELECT id, hash, applied_at FROM {self.table} ORDER BY id"
+            )
+        ]
+
+    def is_recorded(self, id: str) -> bool:
+        """Whether the history holds this id now. Read-only."""
+        return bool(self.fetch(f"SELECT 1 FROM {self.table} WHERE id = {quote_literal(id)}"))
+
+    def read_state(self) -> DatabaseState:
+        """The history, and what flux remembers beside it. Read-only, takes no lock."""
+        try:
+            return super().read_state()
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+
+    def read_memory(self) -> dict[str, str]:
+        """The rows of the table beside the history. Read-only."""
+        if not self._has_table(self.state_table):
+            return {}
+        return dict(self.fetch(f"SELECT name, value FROM {self.state_table}"))
+
+    def _has_table(self, quoted: str) -> bool:
+        # The pragma gives no row for a table that is not there, and takes the name as it is.
+        return bool(self.fetch(f"PRAGMA table_info({quoted})"))
+
+    # Foreign keys ----------------------------------------------------------------------------
+
+    def _check_foreign_keys(self, known: Counter[Any]) -> None:
+        """Fail on violations that were not there before this batch."""
+        violations = self._foreign_key_violations()
+        if new := violations - known:
+            (table, parent, values), count = next(iter(new.items()))
+            more = sum(new.values()) - count
+            raise ForeignKeyError(
+                f"FOREIGN KEY constraint failed: {table} refers to rows that are not in "
+                f"{parent}: {', '.join(map(repr, values)) or '?'}"
+                + (f", and {more} more" if more else "")
+            )
+        self._known_violations = violations
+
+    def _foreign_key_violations(self) -> Counter[Any]:
+        """Each violation by table, parent and the values of the key: rebuilds change rowids."""
+        return Counter(
+            (table, parent, self._foreign_key_values(table, rowid, key))
+            for table, rowid, parent, key in self.fetch("PRAGMA foreign_key_check")
+        )
+
+    def _foreign_key_values(self, table: str, rowid: int | None, key: int) -> tuple[Any, ...]:
+        if rowid is None:  # a WITHOUT ROWID table
+            return ()
+        columns = [
+            row[3]
+            for row in self.fetch(f"PRAGMA foreign_key_list({_quote(table)})")
+            if row[0] == key
+        ]
+        names = ", ".join(map(_quote, columns))
+        rows = self.fetch(f"SELECT {names} FROM {_quote(table)} WHERE rowid = {rowid}")
+        return tuple(rows[0]) if rows else ()
+
+    # Statements ------------------------------------------------------------------------------
+
+    def check_statements(
+        self, script: Script, pieces: Sequence[Statement | MetaCommand]
+    ) -> list[Problem]:
+        """Refuse transaction control in a file that runs inside flux's own transaction."""
+        if script.directives.no_transaction:
+            return []
+        return [
+            Problem(
+                "transaction-control",
+                (),
+                f"{next(words(statement.text, 'sqlite'))} inside a migration, which flux runs in "
+                "a transaction of its own",
+                "remove it, or run the whole file without a transaction: -- flux: no-transaction",
+                script.location(statement.start),
+            )
+            for statement in unwrap(_statements(pieces), "sqlite").statements
+            if controls_transaction(statement, "sqlite")
+        ]
+
+    def apply_migration(self, content: str) -> None:
+        """Run SQL text statement by statement: `executescript` would commit first."""
+        statements = _statements(split(content, "sqlite"))
+        if self.dbapi.in_transaction:
+            statements = unwrap(statements, "sqlite").statements
+        self.run_statements(statements, self._execute)
+
+    def execute(self, script: Script) -> None:
+        """Run a script; one without a transaction must not leave one open."""
+        was_inside = self.dbapi.in_transaction
+        try:
+            super().execute(script)
+        finally:
+            is_left_open = self.dbapi.in_transaction and not was_inside
+            if is_left_open:
+                self.run_sql("ROLLBACK")
+        if is_left_open:
+            raise TransactionEndedError
+
+    def _execute(self, statement: Statement) -> None:
+        cursor = self.dbapi.cursor()
+        try:
+            cursor.execute(statement.text)
+            # A statement that gives rows has only run as far as its rows were taken.
+            deque(cursor, maxlen=0)
+        finally:
+            cursor.close()
+
+    def describe_error(self, error: BaseException) -> ErrorReport:
+        """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""
+        message = str(error)
+        hint = None
+        if re.search(r"(within|inside|from within) (a )?transaction", message):
+            hint = "run the whole file without a transaction: -- flux: no-transaction"
+        elif "readonly" in message:
+            hint = f"{self.path} or its directory cannot be written by this user"
+        elif "not a database" in message:
+            hint = f"{self.path} is another kind of file"
+        return ErrorReport(message, None, hint)
+
+
+def _settings(config: FluxConfig) -> dict[str, Any]:
+    settings = config.backend_config
+    check_keys(settings, {"migrations_table": str, "busy_timeout": (int, float)}, config.path)
+    return {
+        "table": settings.get("migrations_table", DEFAULT_TABLE),
+        "busy_timeout": settings.get("busy_timeout", DEFAULT_BUSY_TIMEOUT),
+        "lock_wait": config.lock_wait,
+    }
+
+
+@contextmanager
+def _borrowed(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A connection that was handed in, with plain rows and text, and no implicit BEGIN."""
+    text_factory, row_factory = connection.text_factory, connection.row_factory
+    isolation_level = connection.isolation_level
+    connection.text_factory, connection.row_factory = str, None
+    connection.isolation_level = None
+    try:
+        yield connection
+    finally:
+        connection.text_factory, connection.row_factory = text_factory, row_factory
+        connection.isolation_level = isolation_level
+
+
+def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
+    # Only PostgreSQL's dialect has psql's commands.
+    return [piece for piece in pieces if isinstance(piece, Statement)]
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    # sqlite_errorcode came with Python 3.11.
+    return "database is locked" in str(error) or "database table is locked" in str(error)
+
+
+def _quote(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'

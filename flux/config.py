@@ -1,0 +1,286 @@
+"""Configuration: the only room that reads TOML or the environment.
+
+`FluxConfig` is what every other room gets: frozen, complete, and checked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from flux import address
+from flux.exceptions import InvalidConfigurationError, Location
+from flux.migration import Order
+
+CONFIG_FILE = "flux.toml"
+PYPROJECT_FILE = "pyproject.toml"
+DATABASE_URL_VARIABLE = "FLUX_DATABASE_URL"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+ORDERS = ("text", "natural")
+
+TypeOrTypes = type | tuple[type, ...]
+
+_VARIABLE = re.compile(r"\$(?:\$|\{([^}]*)\})")
+
+
+class FluxConfig(NamedTuple):
+    """The settings of a project; `docs/configuration.md` describes each.
+
+    `migration_directory` counts from the working directory; `from_file` has already joined it
+    to the place of the file. `lock_wait` is in seconds.
+    """
+
+    backend: str = "sqlite"
+    migration_directory: str = "migrations"
+    log_level: str = "INFO"
+    apply_repeatable_on_undo: bool = True
+    post_apply_on_failure: bool = False
+    order: Order = "text"
+    lock_wait: float = 300
+    database_url: str | None = None
+    backend_config: Mapping[str, Any] = {}
+    path: str | None = None
+
+    def __repr__(self) -> str:
+        """Every setting, the database's address without its password."""
+        shown = self._asdict()
+        if self.database_url is not None:
+            shown["database_url"] = address.redact(self.database_url)
+        # A backend's own settings may hold secrets that only the backend knows as such.
+        shown["backend_config"] = sorted(self.backend_config)
+        return f"FluxConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> FluxConfig:
+        """Read `flux.toml`, or the `[tool.flux]` of a `pyproject.toml`. Read-only.
+
+        Raises `InvalidConfigurationError`, which names the file and the key.
+        """
+        path = os.fspath(path)
+        document = _read_toml(path)
+        if os.path.basename(path) == PYPROJECT_FILE:
+            tool = document.get("tool", {}).get("flux")
+            if tool is None:
+                raise InvalidConfigurationError(
+                    "there is no [tool.flux] section", location=Location(path)
+                )
+            general = {key: value for key, value in tool.items() if key != "backend_config"}
+            backend_config = tool.get("backend_config", {})
+            sections = ("[tool.flux]", "[tool.flux.backend_config]")
+        else:
+            _refuse_unknown(document, ("flux", "backend"), path, "section", "the file")
+            general, backend_config = document.get("flux", {}), document.get("backend", {})
+            sections = ("[flux]", "[backend]")
+        for section, value in zip(sections, (general, backend_config), strict=True):
+            if not isinstance(value, dict):
+                raise InvalidConfigurationError(
+                    f"{section} must be a section", location=Location(path)
+                )
+        return cls._from_sections(general, backend_config, path, sections[0])
+
+    @classmethod
+    def _from_sections(
+        cls, general: dict[str, Any], backend_config: dict[str, Any], path: str, section: str
+    ) -> FluxConfig:
+        _refuse_unknown(general, tuple(_CHECKS), path, "key", section)
+        if "backend" not in general:
+            raise InvalidConfigurationError(
+                f'{section} needs a backend, for instance backend = "sqlite"',
+                location=Location(path),
+            )
+        for key, value in general.items():
+            check, wanted = _CHECKS[key]
+            if not check(value):
+                raise InvalidConfigurationError(
+                    f"{key} in {section} must be {wanted}, not {value!r}"
+                    if key != "database_url"
+                    else f"{key} in {section} must be {wanted}",
+                    location=Location(path),
+                )
+        settings = dict(general)
+        settings["migration_directory"] = os.path.join(
+            os.path.dirname(path), settings.get("migration_directory", "migrations")
+        )
+        return cls(**settings, backend_config=backend_config, path=path)
+
+    @property
+    def project_directory(self) -> str:
+        """The directory of the configuration file, else the working directory."""
+        return os.path.dirname(self.path or "") or os.curdir
+
+    def resolve_url(self, given: str | None = None) -> str:
+        """The database's address: the one given, else the environment's, else the file's.
+
+        `${NAME}` in the file's address takes the environment variable NAME, `$$` is a dollar
+        sign. A relative path in the file's address counts from the file.
+
+        Raises `InvalidConfigurationError` when there is none, or a variable is not set.
+        """
+        if given is not None:
+            return given
+        if from_environment := os.environ.get(DATABASE_URL_VARIABLE):
+            return from_environment
+        if self.database_url is None:
+            raise InvalidConfigurationError(
+                "no database is named",
+                hint="give its address on the command line, in the environment variable "
+                f"{DATABASE_URL_VARIABLE}, or as database_url in {self.path or CONFIG_FILE}",
+            )
+        return address.relative_to(
+            _VARIABLE.sub(self._variable, self.database_url), self.project_directory
+        )
+
+    def _variable(self, match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return "$"
+        try:
+            return os.environ[name]
+        except KeyError:
+            raise InvalidConfigurationError(
+                f"database_url needs the environment variable {name!r}, which is not set",
+                location=Location(self.path or CONFIG_FILE),
+            ) from None
+
+
+def find_config_file(directory: str = "") -> str:
+    """The path of the project's configuration file: `flux.toml`, or a `pyproject.toml`.
+
+    Raises `InvalidConfigurationError` when there is none, or both configure flux.
+    """
+    own = os.path.join(directory, CONFIG_FILE)
+    pyproject = os.path.join(directory, PYPROJECT_FILE)
+    has_own = os.path.isfile(own)
+    # Cheap before exact: most projects have a pyproject.toml that says nothing of flux.
+    has_section = _mentions_flux(pyproject) and "flux" in _read_toml(pyproject).get("tool", {})
+    if has_own and has_section:
+        raise InvalidConfigurationError(
+            f"both {own} and [tool.flux] in {pyproject} configure flux",
+            hint="keep one of the two",
+        )
+    if not has_own and not has_section:
+        raise InvalidConfigurationError(
+            f"there is no {CONFIG_FILE} here ({os.path.abspath(directory or os.curdir)})",
+            hint="run `flux init` to write one, or name another file with --config",
+        )
+    return own if has_own else pyproject
+
+
+def check_keys(
+    settings: Mapping[str, Any], checks: Mapping[str, TypeOrTypes], path: str | None
+) -> None:
+    """Check a backend's settings: known keys, right types. For backends' `from_config`.
+
+    Raises `InvalidConfigurationError` naming the key and the nearest valid one.
+    """
+    where = path or CONFIG_FILE
+    _refuse_unknown(settings, tuple(checks), where, "key", "[backend]")
+    for key, value in settings.items():
+        wanted = checks[key]
+        # To Python, true is a whole number.
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            raise InvalidConfigurationError(
+                f"{key} in [backend] must be {_type_name(wanted)}", location=Location(where)
+            )
+
+
+def nearest(word: str, candidates: tuple[str, ...] | list[str]) -> str | None:
+    """The candidate most like a mistyped word, if any is like it."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, candidates, n=1)
+    return found[0] if found else None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def _type_name(wanted: TypeOrTypes) -> str:
+    if isinstance(wanted, tuple):
+        return " or ".join(_type_name(one) for one in wanted)
+    return _TYPE_NAMES.get(wanted, wanted.__name__)
+
+
+_TYPE_NAMES: dict[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+
+_CHECKS = {
+    "backend": (_is_text, "the name of a backend"),
+    "migration_directory": (_is_text, "the path of a directory"),
+    "log_level": (LOG_LEVELS.__contains__, f"one of {', '.join(LOG_LEVELS)}"),
+    "apply_repeatable_on_undo": (_is_bool, "true or false"),
+    "post_apply_on_failure": (_is_bool, "true or false"),
+    "order": (ORDERS.__contains__, 'one of "text", "natural"'),
+    "lock_wait": (_is_seconds, "a number of seconds, 0 or more"),
+    "database_url": (_is_text, "the address of a database"),
+}
+
+
+def _refuse_unknown(
+    given: Mapping[str, Any], known: tuple[str, ...], path: str, noun: str, where: str
+) -> None:
+    unknown = [key for key in given if key not in known]
+    if not unknown:
+        return
+    near = nearest(unknown[0], known)
+    raise InvalidConfigurationError(
+        f"unknown {noun} {unknown[0]!r} in {where}",
+        location=Location(path),
+        hint=f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}",
+    )
+
+
+def _mentions_flux(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return "flux" in file.read()
+    except OSError:
+        return False
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise InvalidConfigurationError(
+            f"cannot be read: {error.strerror}", location=Location(path)
+        ) from error
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidConfigurationError("is not UTF-8", location=Location(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        # "Expected '=' after a key in a key/value pair (at line 3, column 5)"
+        message, _, place = str(error).rpartition(" (at ")
+        numbers = [int(number) for number in re.findall(r"\d+", place)]
+        line, column = numbers if len(numbers) == 2 else (None, None)
+        source = None
+        if line is not None:
+            source = content.decode("utf-8-sig").split("\n")[line - 1]
+            if re.search(r"url|password|://", source):
+                source = None  # it may hold the password
+        raise InvalidConfigurationError(
+            f"is not valid TOML: {message or error}",
+            location=Location(path, line, column, source),
+        ) from error

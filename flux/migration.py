@@ -1,0 +1,268 @@
+"""The nouns: migrations, repeatables, their scripts, ids, hashes and directives. No I/O.
+
+`docs/formats.md` holds the hash's input and the directives as a contract.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from flux.exceptions import IrreversibleMigrationError, Location, MigrationLoadingError
+
+if TYPE_CHECKING:
+    import datetime
+
+Order = Literal["text", "natural"]
+Placement = Literal["pre-apply", "post-apply"]
+
+BOM = "\ufeff"
+_WHITE_SPACE = " \t\n\r\f\v"
+_LEADING_COMMENTS = {
+    ".sql": re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.DOTALL),
+    ".py": re.compile(r"(?:\s+|#[^\n]*)*"),
+}
+_DIRECTIVE_LINES = {
+    ".sql": re.compile(r"^[ \t]*--[ \t]*flux:(.*)$", re.MULTILINE),
+    ".py": re.compile(r"^[ \t]*#[ \t]*flux:(.*)$", re.MULTILINE),
+}
+_NUMBER = re.compile(r"(\d+)")
+_NUMERIC_PREFIX = re.compile(r"([A-Za-z]*)(\d+(?:[._-]\d+)*)", re.ASCII)
+
+
+class Directives(NamedTuple):
+    """What a file's leading comments ask of flux; the README explains each."""
+
+    no_transaction: bool = False
+    foreign_keys: bool = False
+    on_change: bool = False
+
+    def __or__(self, other: Directives) -> Directives:
+        return Directives(*(a or b for a, b in zip(self, other, strict=True)))
+
+
+class Script(NamedTuple):
+    """What one file says to do in one direction: SQL text, or a function of the connection.
+
+    `path` is the file as it is shown to users; `within` names the Python function that gave
+    the text. `raw` is the text as it was read; `text` has its line endings normalised and its
+    byte order mark dropped. Exactly one of `text` and `function` is not None.
+    """
+
+    path: str
+    hash: str
+    text: str | None = None
+    raw: str | None = None
+    function: Callable[[Any], object] | None = None
+    directives: Directives = Directives()
+    within: str | None = None
+
+    @classmethod
+    def from_text(
+        cls,
+        raw: str,
+        path: str,
+        *,
+        within: str | None = None,
+        directives: Directives = Directives(),  # noqa: B008 - immutable
+    ) -> Script:
+        """A script of SQL text; `directives` come from the file around it and are added to.
+
+        Raises `MigrationLoadingError` for an unknown directive.
+        """
+        text = normalise(raw)
+        found = read_directives(text, ".sql", path, within=within)
+        return cls(
+            path=path,
+            hash=text_hash(text),
+            text=text,
+            raw=raw,
+            directives=found | directives,
+            within=within,
+        )
+
+    @property
+    def legacy_hash(self) -> str | None:
+        """The hash that flux-migrations 0.0.3 recorded; None for what it could not run."""
+        if self.raw is None:
+            return None
+        from hashlib import md5
+
+        return md5(self.raw.encode(), usedforsecurity=False).hexdigest()
+
+    def location(self, offset: int | None = None) -> Location:
+        """The place of a 0-based offset of `text`, or the file as a whole."""
+        if offset is None or self.text is None:
+            return Location(self.path, within=self.within)
+        return Location.of_offset(self.path, self.text, offset, within=self.within)
+
+
+class Migration(NamedTuple):
+    """One named change on disk: an id, the script to apply, perhaps a script to undo.
+
+    `read_undo` reads the undo from disk when it is needed; None where there is no undo.
+    """
+
+    id: str
+    script: Script
+    read_undo: Callable[[], Script] | None = None
+
+    @classmethod
+    def from_text(cls, id: str, apply: str, undo: str | None = None) -> Migration:
+        """A migration that lives in memory, for programs and tests."""
+        read_undo = None
+        if undo is not None:
+            undo_script = Script.from_text(undo, f"{id}.undo.sql")
+
+            def read_undo() -> Script:
+                return undo_script
+
+        return cls(id, Script.from_text(apply, f"{id}.sql"), read_undo)
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256 that the history keeps for this migration, 64 hex digits."""
+        return self.script.hash
+
+    @property
+    def path(self) -> str:
+        """The file the migration was read from, as shown to users."""
+        return self.script.path
+
+    def undo_script(self) -> Script:
+        """Read the undo. Raises `IrreversibleMigrationError` where there is none."""
+        if self.read_undo is None:
+            raise IrreversibleMigrationError(f"{self.id} has no undo", location=Location(self.path))
+        return self.read_undo()
+
+    def matches(self, recorded_hash: str) -> bool:
+        """Whether a hash in the history is this migration's, by the rule it was written with."""
+        if is_legacy_hash(recorded_hash):
+            return recorded_hash == self.script.legacy_hash
+        return recorded_hash == self.hash
+
+
+class Repeatable(NamedTuple):
+    """A script of `pre-apply/` or `post-apply/`, run around batches; it has no undo."""
+
+    id: str
+    placement: Placement
+    script: Script
+
+    @property
+    def name(self) -> str:
+        """Where it lies and its id: `post-apply/views`."""
+        return f"{self.placement}/{self.id}"
+
+    @property
+    def path(self) -> str:
+        """The file the repeatable was read from, as shown to users."""
+        return self.script.path
+
+
+class AppliedMigration(NamedTuple):
+    """A row of the history: what was applied, with which hash, and when.
+
+    `applied_at` carries a time zone where the database keeps one.
+    """
+
+    id: str
+    hash: str
+    applied_at: datetime.datetime
+
+
+def normalise(raw: str) -> str:
+    """The text with `\\n` line endings and without a byte order mark: what is sent."""
+    text = raw.removeprefix(BOM)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+def text_hash(text: str) -> str:
+    """The hash of a normalised text: SHA-256 of its UTF-8, white space at its end stripped."""
+    from hashlib import sha256
+
+    return sha256(text.rstrip(_WHITE_SPACE).encode()).hexdigest()
+
+
+def is_legacy_hash(recorded_hash: str) -> bool:
+    """Whether flux-migrations 0.0.3 wrote this hash (MD5, 32 hex digits)."""
+    return len(recorded_hash) == 32
+
+
+def read_directives(
+    text: str, ending: Literal[".sql", ".py"], path: str, *, within: str | None = None
+) -> Directives:
+    """The directives in the comments at the start of a file, or of a text a file gave.
+
+    Raises `MigrationLoadingError` for a directive that is not known, and for one that comes
+    too late in the file to be heeded.
+    """
+    if "flux:" not in text:
+        return Directives()
+    leading = _LEADING_COMMENTS[ending].match(text)
+    end = leading.end() if leading else 0
+    names: list[str] = []
+    for line in _DIRECTIVE_LINES[ending].finditer(text):
+        location = Location.of_offset(path, text, line.start(), within=within)
+        words = [word for word in re.split(r"[\s,]+", line[1]) if word]
+        unknown = [w for w in words if w.replace("-", "_") not in Directives._fields]
+        if line.start() >= end:
+            if words and not unknown:
+                raise MigrationLoadingError(
+                    "a directive stands below the first statement, where it has no effect",
+                    location=location,
+                    hint="move it to the comments at the top of the file",
+                )
+            continue
+        if unknown:
+            known = ", ".join(field.replace("_", "-") for field in Directives._fields)
+            raise MigrationLoadingError(
+                f"unknown directive {unknown[0]!r}", location=location, hint=f"there are: {known}"
+            )
+        names += words
+    return Directives(**{name.replace("-", "_"): True for name in names})
+
+
+def sort_key(order: Order) -> Callable[[str], Any]:
+    """The key that sorts ids: as text by code points, or with their numbers as numbers."""
+    if order == "natural":
+        return _natural_key
+    return str
+
+
+def _natural_key(id: str) -> tuple[list[tuple[int, str]], str]:
+    parts = _NUMBER.split(id)
+    # Odd places are runs of digits. The id itself decides between `1_x` and `01_x`.
+    return [(int(p), "") if i % 2 else (-1, p) for i, p in enumerate(parts)], id
+
+
+def numeric_prefix(id: str) -> tuple[str, tuple[int, ...]] | None:
+    """The letters and numbers that an id starts with: `v1.10_x` gives `("v", (1, 10))`."""
+    match = _NUMERIC_PREFIX.match(id)
+    if match is None:
+        return None
+    return match[1], tuple(int(number) for number in _NUMBER.findall(match[2]))
+
+
+def misordered(ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Neighbours in text order whose numbers say the opposite: `10_x` before `2_y`."""
+    pairs = []
+    ordered = sorted(ids)
+    for first, second in pairwise(ordered):
+        one, other = numeric_prefix(first), numeric_prefix(second)
+        if one and other and one[0] == other[0] and one[1] > other[1]:
+            pairs.append((first, second))
+    return pairs
+
+
+def fold(id: str) -> str:
+    """The form in which two ids that differ only by case or Unicode form are the same."""
+    if id.isascii():
+        return id.lower()
+    from unicodedata import normalize
+
+    return normalize("NFC", normalize("NFC", id).casefold())

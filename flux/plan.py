@@ -1,0 +1,307 @@
+"""What would run, and what stands in the way: the only room that decides. Opens nothing.
+
+Every function here is pure: what is on disk and what the database says go in, a plan or an
+error comes out. The runner obeys the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from flux.directory import MigrationDirectory
+from flux.exceptions import (
+    IrreversibleMigrationError,
+    Location,
+    MigrationDirectoryCorruptedError,
+    MigrationLoadingError,
+    Problem,
+    UnknownMigrationError,
+)
+from flux.migration import (
+    AppliedMigration,
+    Migration,
+    Repeatable,
+    is_legacy_hash,
+    sort_key,
+)
+
+if TYPE_CHECKING:
+    import datetime
+
+Action = Literal["apply", "undo", "run"]
+MigrationState = Literal["applied", "pending", "late", "divergent", "missing"]
+#: The kinds of problems that are between the history and the directory.
+DISAGREEMENTS = ("divergent", "missing", "late")
+
+
+class DatabaseState(NamedTuple):
+    """What the target database says: its history, and what flux remembers beside it.
+
+    `history` is None on a database that flux has never touched. `unfinished` says that a
+    batch stopped before its post-apply repeatables ran. `last_runs` maps the names of
+    on-change repeatables to the hash of their last run.
+    """
+
+    history: tuple[AppliedMigration, ...] | None = None
+    unfinished: bool = False
+    last_runs: Mapping[str, str] = {}
+
+    @property
+    def applied(self) -> dict[str, AppliedMigration]:
+        """The history by id."""
+        return {row.id: row for row in self.history or ()}
+
+
+class Step(NamedTuple):
+    """One thing to do: apply or undo a migration, or run a repeatable."""
+
+    action: Action
+    subject: Migration | Repeatable
+
+    @property
+    def name(self) -> str:
+        """The migration's id, or where the repeatable lies: `post-apply/views`."""
+        return self.subject.id if isinstance(self.subject, Migration) else self.subject.name
+
+    @property
+    def path(self) -> str:
+        """The file, as shown to users."""
+        return self.subject.path
+
+
+class Plan(NamedTuple):
+    """What would run, in order. `finishes` says that it completes a batch that was cut off."""
+
+    steps: tuple[Step, ...] = ()
+    finishes: bool = False
+
+    @property
+    def migrations(self) -> tuple[Migration, ...]:
+        """The migrations that would be applied or undone, in order."""
+        return tuple(step.subject for step in self.steps if isinstance(step.subject, Migration))
+
+    def outline(self) -> tuple[tuple[str, str, str], ...]:
+        """Action, name and hash of each step: what it means for two plans to be the same."""
+        return tuple((step.action, step.name, step.subject.script.hash) for step in self.steps)
+
+
+class StatusRow(NamedTuple):
+    """One migration as `status` shows it: on disk, in the history, or both."""
+
+    id: str
+    state: MigrationState
+    applied_at: datetime.datetime | None = None
+    path: str | None = None
+
+
+def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusRow, ...]:
+    """Every migration on disk or in the history, in order, with its state."""
+    key = sort_key(directory.order)
+    applied = state.applied
+    on_disk = {migration.id: migration for migration in directory.migrations}
+    newest = max(applied, key=key, default=None)
+    rows = []
+    for id in sorted({**applied, **on_disk}, key=key):
+        row, migration = applied.get(id), on_disk.get(id)
+        if migration is None:
+            found: MigrationState = "missing"
+        elif row is None:
+            is_late = newest is not None and key(id) < key(newest)
+            found = "late" if is_late else "pending"
+        else:
+            found = "applied" if migration.matches(row.hash) else "divergent"
+        rows.append(
+            StatusRow(id, found, row and row.applied_at, migration.path if migration else None)
+        )
+    return tuple(rows)
+
+
+def find_problems(directory: MigrationDirectory, state: DatabaseState) -> tuple[Problem, ...]:
+    """Everything in which directory and history disagree, and breaches of the rules for ids."""
+    # What flux-migrations 0.0.3 recorded stays valid, also where today's rules refuse the id.
+    legacy = {row.id for row in state.history or () if is_legacy_hash(row.hash)}
+    problems = [problem for problem in directory.id_problems if not legacy.issuperset(problem.ids)]
+    rows = survey(directory, state)
+    newest = max(state.applied, key=sort_key(directory.order), default="")
+    for row in rows:
+        if row.state == "divergent":
+            problems.append(_divergent(row))
+        elif row.state == "missing":
+            problems.append(_missing(row, newest_on_disk=_newest_on_disk(directory)))
+        elif row.state == "late":
+            problems.append(_late(row, newest))
+    return tuple(problems)
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise an error that holds all problems, if there are any.
+
+    It is a `MigrationDirectoryCorruptedError` if history and directory disagree, else a
+    `MigrationLoadingError`.
+    """
+    if any(problem.kind in DISAGREEMENTS for problem in problems):
+        raise MigrationDirectoryCorruptedError(
+            "history and migration directory disagree", problems=tuple(problems)
+        )
+    if problems:
+        raise MigrationLoadingError(
+            "the migration directory breaks the rules for ids", problems=tuple(problems)
+        )
+
+
+def plan_apply(
+    directory: MigrationDirectory,
+    state: DatabaseState,
+    *,
+    count: int | None = None,
+    to: str | None = None,
+) -> Plan:
+    """The batch that applies the next `count` pending migrations, or those up to `to`, or all.
+
+    An empty plan means that there is nothing to do. On-change repeatables that changed make a
+    batch of their own; a batch that was cut off is finished.
+
+    Raises `MigrationDirectoryCorruptedError` and `UnknownMigrationError`.
+    """
+    refuse(find_problems(directory, state))
+    applied = state.applied
+    pending = [migration for migration in directory.migrations if migration.id not in applied]
+    if to is not None:
+        key = sort_key(directory.order)
+        _find(to, [migration.id for migration in directory.migrations], "on disk")
+        pending = [migration for migration in pending if key(migration.id) <= key(to)]
+    pending = pending[:count]
+    due_before = _due(directory.pre_apply, state)
+    due_after = _due(directory.post_apply, state)
+    changed = any(r.script.directives.on_change for r in (*due_before, *due_after))
+    if not pending and not changed:
+        if not state.unfinished:
+            return Plan()
+        return Plan(tuple(Step("run", repeatable) for repeatable in due_after), finishes=True)
+    return _around(due_before, [Step("apply", m) for m in pending], due_after)
+
+
+def plan_rollback(
+    directory: MigrationDirectory,
+    state: DatabaseState,
+    *,
+    count: int | None = 1,
+    to: str | None = None,
+    through: str | None = None,
+) -> Plan:
+    """The batch that undoes the newest `count` migrations (None: all), newest first.
+
+    Or all that are newer than `to`, which itself stays applied; or all back to `through`,
+    which is undone too.
+
+    Raises `MigrationDirectoryCorruptedError` where what is to be undone is divergent or
+    missing, `IrreversibleMigrationError` where it has no undo, and `UnknownMigrationError`.
+    """
+    key = sort_key(directory.order)
+    newest_first = sorted(state.applied, key=key, reverse=True)
+    target = to if to is not None else through
+    if target is None:
+        ids = newest_first[:count]
+    else:
+        _find(target, newest_first, "applied")
+        ids = newest_first[: newest_first.index(target) + (through is not None)]
+    touched = set(ids)
+    refuse(
+        [
+            problem
+            for problem in find_problems(directory, state)
+            if problem.kind in ("divergent", "missing") and touched.issuperset(problem.ids)
+        ]
+    )
+    on_disk = {migration.id: migration for migration in directory.migrations}
+    migrations = [on_disk[id] for id in ids]
+    _refuse_irreversible(migrations)
+    if not migrations:
+        return Plan()
+    steps = [Step("undo", migration) for migration in migrations]
+    return _around(_due(directory.pre_apply, state), steps, _due(directory.post_apply, state))
+
+
+def _around(
+    before: Sequence[Repeatable], steps: Sequence[Step], after: Sequence[Repeatable]
+) -> Plan:
+    return Plan(
+        (*(Step("run", r) for r in before), *steps, *(Step("run", r) for r in after)),
+    )
+
+
+def _due(repeatables: Sequence[Repeatable], state: DatabaseState) -> list[Repeatable]:
+    return [
+        repeatable
+        for repeatable in repeatables
+        if not repeatable.script.directives.on_change
+        or state.last_runs.get(repeatable.name) != repeatable.script.hash
+    ]
+
+
+def _find(id: str, ids: Sequence[str], where: str) -> None:
+    if id in ids:
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(id, ids, n=1)
+    raise UnknownMigrationError(
+        f"no migration {id!r} is {where}",
+        hint=f"did you mean {near[0]!r}?" if near else "`flux status` lists them",
+    )
+
+
+def _refuse_irreversible(migrations: Sequence[Migration]) -> None:
+    without = [migration for migration in migrations if migration.read_undo is None]
+    if without:
+        raise IrreversibleMigrationError(
+            f"{_ids([m.id for m in without])} cannot be rolled back: there is no undo",
+            hint="write one: ID.undo.sql beside ID.sql, or undo() in a Python migration; "
+            "a comment alone will do where nothing needs undoing",
+            problems=tuple(
+                Problem("irreversible", (m.id,), "has no undo", None, Location(m.path))
+                for m in without
+            ),
+        )
+
+
+def _ids(ids: Sequence[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{len(ids)} migrations"
+
+
+def _newest_on_disk(directory: MigrationDirectory) -> str | None:
+    return directory.migrations[-1].id if directory.migrations else None
+
+
+def _divergent(row: StatusRow) -> Problem:
+    return Problem(
+        "divergent",
+        (row.id,),
+        f"{row.id} is divergent: it has changed since it was applied",
+        "restore the file as it was applied, and put the change into a new migration",
+        Location(row.path) if row.path else None,
+    )
+
+
+def _missing(row: StatusRow, newest_on_disk: str | None) -> Problem:
+    is_newer = newest_on_disk is None or row.id > newest_on_disk
+    return Problem(
+        "missing",
+        (row.id,),
+        f"{row.id} is missing: the history has it, and the directory does not",
+        "the database is newer than this directory: use the version that has the file"
+        if is_newer
+        else "restore the file; if it was renamed, give it back the name it was applied with",
+    )
+
+
+def _late(row: StatusRow, newest: str) -> Problem:
+    return Problem(
+        "late",
+        (row.id,),
+        f"{row.id} is late: it is pending, and {newest}, which is newer, is applied",
+        "rename it so that it sorts last, as `flux new` would name it; or roll back what is "
+        "newer, and apply again",
+        Location(row.path) if row.path else None,
+    )

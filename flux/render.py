@@ -1,0 +1,241 @@
+"""Results as text for people, and as data for programs. Never prints.
+
+The data is the contract of `--json`; `docs/json.md` describes it, and `FORMAT` counts its
+incompatible changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flux.exceptions import (
+    FluxMigrationException,
+    Location,
+    MigrationApplyError,
+    Problem,
+)
+from flux.migration import Migration
+
+if TYPE_CHECKING:
+    from flux.plan import Plan, Step
+    from flux.runner import BatchResult, Event, Status, StepResult
+
+FORMAT = 1
+
+
+class Palette(NamedTuple):
+    """How to set words apart: escape sequences for a terminal, or nothing."""
+
+    good: str = ""
+    attention: str = ""
+    bad: str = ""
+    faint: str = ""
+    end: str = ""
+
+    def paint(self, colour: str, text: str) -> str:
+        """The text in one of this palette's colours."""
+        return f"{colour}{text}{self.end}" if colour else text
+
+
+PLAIN = Palette()
+COLOURED = Palette("\033[32m", "\033[33m", "\033[31m", "\033[2m", "\033[0m")
+
+_DONE = {"apply": "applied", "undo": "undone", "run": "ran"}
+_TO_DO = {"apply": "apply", "undo": "undo", "run": "run"}
+
+
+# Text ---------------------------------------------------------------------------------------
+
+
+def status_text(status: Status, palette: Palette = PLAIN) -> str:
+    """A line for each migration, what is wrong, and a line that counts."""
+    colours = {
+        "applied": palette.good,
+        "pending": palette.attention,
+        "late": palette.bad,
+        "divergent": palette.bad,
+        "missing": palette.bad,
+    }
+    width = max((len(row.id) for row in status.rows), default=0)
+    lines = []
+    for row in status.rows:
+        when = row.applied_at.isoformat(" ", "seconds") if row.applied_at else ""
+        state = palette.paint(colours[row.state], f"{row.state:<9}")
+        lines.append(f"{state}  {row.id:<{width}}  {palette.paint(palette.faint, when)}".rstrip())
+    if status.problems:
+        lines += ["", problems_text(status.problems, palette), ""]
+    if status.unfinished:
+        lines.append(
+            "the last batch stopped before its post-apply scripts ran; `flux apply` finishes it"
+        )
+    lines.append(_counts(status))
+    return "\n".join(lines)
+
+
+def _counts(status: Status) -> str:
+    states = [row.state for row in status.rows]
+    if not states:
+        return "no migrations"
+    parts = [
+        f"{states.count(state)} {state}"
+        for state in ("applied", "pending", "late", "divergent", "missing")
+        if states.count(state)
+    ]
+    fresh = "" if status.initialized else "; flux has not touched this database"
+    return f"{_number(len(states), 'migration')}: {', '.join(parts)}{fresh}"
+
+
+def plan_text(plan: Plan, palette: Palette = PLAIN, *, sql_of: Sequence[str] = ()) -> str:
+    """The steps in order; `sql_of` holds, where it is given, the SQL of each."""
+    if not plan.steps:
+        return "nothing to do"
+    lines = []
+    if plan.finishes:
+        lines.append("a batch stopped before its post-apply scripts ran; this finishes it:")
+    for number, step in enumerate(plan.steps):
+        action = palette.paint(_step_colour(step, palette), f"{_TO_DO[step.action]:<5}")
+        lines.append(f"{action}  {step.name}")
+        if sql_of:
+            lines += ["", *("    " + line for line in sql_of[number].splitlines()), ""]
+    return "\n".join(line.rstrip() for line in lines).rstrip("\n")
+
+
+def _step_colour(step: Step, palette: Palette) -> str:
+    return {"apply": palette.good, "undo": palette.attention, "run": palette.faint}[step.action]
+
+
+def event_text(event: Event, palette: Palette = PLAIN) -> str | None:
+    """The line for something that happened; None for what needs no line."""
+    if event.kind == "wait":
+        return event.message
+    if event.kind == "done" and event.step is not None:
+        done = palette.paint(_step_colour(event.step, palette), f"{_DONE[event.step.action]:<7}")
+        duration = palette.paint(palette.faint, _duration(event.seconds or 0))
+        return f"{done}  {event.step.name}  {duration}"
+    return None
+
+
+def result_text(result: BatchResult) -> str:
+    """One line on a whole batch."""
+    if not result.steps:
+        return "nothing to do"
+    parts = []
+    if result.applied:
+        parts.append(f"{_number(len(result.applied), 'migration')} applied")
+    if result.undone:
+        parts.append(f"{_number(len(result.undone), 'migration')} rolled back")
+    if not parts:
+        parts.append(f"{_number(len(result.steps), 'repeatable')} run")
+    return ", ".join(parts)
+
+
+def problems_text(problems: Sequence[Problem], palette: Palette = PLAIN) -> str:
+    """Every problem with its place and its way out."""
+    mark = palette.paint(palette.bad, "-")
+    return "\n".join(f"{mark} " + str(problem).replace("\n", "\n  ") for problem in problems)
+
+
+def error_text(error: FluxMigrationException, palette: Palette = PLAIN) -> str:
+    """An error as the last thing a user reads."""
+    return f"{palette.paint(palette.bad, 'error:')} {error}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+# Data ---------------------------------------------------------------------------------------
+
+
+def status_data(status: Status) -> dict[str, Any]:
+    """`status --json`."""
+    return {
+        "initialized": status.initialized,
+        "unfinished_batch": status.unfinished,
+        "migrations": [
+            {
+                "id": row.id,
+                "state": row.state,
+                "applied_at": row.applied_at.isoformat() if row.applied_at else None,
+                "path": row.path,
+            }
+            for row in status.rows
+        ],
+        "problems": problems_data(status.problems),
+    }
+
+
+def plan_data(plan: Plan, *, sql_of: Sequence[str] = ()) -> dict[str, Any]:
+    """`plan --json`; each step has its SQL where `sql_of` is given."""
+    steps: list[dict[str, Any]] = []
+    for number, step in enumerate(plan.steps):
+        data: dict[str, Any] = {"action": step.action, "name": step.name, "path": step.path}
+        if sql_of:
+            data["sql"] = sql_of[number]
+        steps.append(data)
+    return {"finishes_batch": plan.finishes, "steps": steps}
+
+
+def result_data(steps: Sequence[StepResult]) -> dict[str, Any]:
+    """`apply --json` and `rollback --json`."""
+    return {
+        "steps": [
+            {"action": step.action, "name": step.name, "seconds": round(step.seconds, 6)}
+            for step in steps
+        ]
+    }
+
+
+def problems_data(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Problems as they stand in every format."""
+    return [
+        {
+            "kind": problem.kind,
+            "ids": list(problem.ids),
+            "message": problem.message,
+            "hint": problem.hint,
+            "location": _location_data(problem.location),
+        }
+        for problem in problems
+    ]
+
+
+def error_data(error: FluxMigrationException) -> dict[str, Any]:
+    """An error as it stands in every format."""
+    data: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "location": _location_data(error.location),
+        "problems": problems_data(error.problems),
+    }
+    if isinstance(error, MigrationApplyError):
+        data |= {"name": error.id, "state": error.state, "done": list(error.done)}
+    return data
+
+
+def _location_data(location: Location | None) -> dict[str, Any] | None:
+    if location is None:
+        return None
+    return {
+        "path": location.path,
+        "line": location.line,
+        "column": location.column,
+        "within": location.within,
+    }
+
+
+def step_sql(step: Step) -> str:
+    """The SQL that a step runs, or a comment for a Python function that does the work itself."""
+    subject = step.subject
+    script = subject.script
+    if step.action == "undo" and isinstance(subject, Migration):
+        script = subject.undo_script()
+    if script.text is None:
+        return f"-- a Python function in {script.path}, which is given the connection"
+    return script.text.strip()

@@ -1,0 +1,547 @@
+"""Running plans: the only room that changes a database.
+
+The order is always the same: read the directory, read the history without a lock, plan; with
+something to do, take the lock, read the history again, plan again, check every script, and
+only then run. What runs is recorded in the transaction it ran in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+from flux import directory as directories
+from flux.backends import backend_of_connection, load_backend
+from flux.backends.base import (
+    UNFINISHED,
+    HistoryChangedError,
+    MigrationBackend,
+    StatementError,
+    TransactionEndedError,
+)
+from flux.config import FluxConfig
+from flux.exceptions import (
+    ApprovalError,
+    FluxMigrationException,
+    Location,
+    MigrationApplyError,
+    MigrationLoadingError,
+    Problem,
+)
+from flux.migration import AppliedMigration, Migration, Repeatable, Script
+from flux.plan import (
+    DatabaseState,
+    Plan,
+    StatusRow,
+    Step,
+    find_problems,
+    plan_apply,
+    plan_rollback,
+    refuse,
+    survey,
+)
+
+#: Asked with the plan before anything is locked; True goes ahead.
+Confirm = Callable[[Plan], bool]
+
+
+class StepResult(NamedTuple):
+    """One step that was done: what, and how long it took in seconds."""
+
+    action: Literal["apply", "undo", "run"]
+    name: str
+    seconds: float
+
+
+class BatchResult(NamedTuple):
+    """What a batch did, in order; empty when there was nothing to do."""
+
+    steps: tuple[StepResult, ...] = ()
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        """The ids that were applied, in order."""
+        return tuple(step.name for step in self.steps if step.action == "apply")
+
+    @property
+    def undone(self) -> tuple[str, ...]:
+        """The ids that were rolled back, newest first."""
+        return tuple(step.name for step in self.steps if step.action == "undo")
+
+
+class Status(NamedTuple):
+    """The state of every migration, and what is wrong. `initialized`: there is a history."""
+
+    rows: tuple[StatusRow, ...]
+    problems: tuple[Problem, ...]
+    initialized: bool
+    unfinished: bool
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """The ids that `apply` would have to apply, late ones included."""
+        return tuple(row.id for row in self.rows if row.state in ("pending", "late"))
+
+
+class Event(NamedTuple):
+    """Something that happens while a batch runs, for `on_event`.
+
+    `kind` is `start` or `done` of a step, or `wait`, of which `message` says for whom.
+    """
+
+    kind: Literal["start", "done", "wait"]
+    step: Step | None = None
+    seconds: float | None = None
+    message: str = ""
+
+
+class FluxRunner:
+    """Migrations of one directory on one database. A context manager.
+
+    Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
+    things happen; what it raises ends the batch.
+    """
+
+    def __init__(
+        self,
+        config: FluxConfig,
+        backend: MigrationBackend,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.backend = backend
+        self._on_event = on_event
+        self._stack = ExitStack()
+        self._directory: directories.MigrationDirectory | None = None
+        self._state: DatabaseState | None = None
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], connection_uri: str | None = None, **options: Any
+    ) -> FluxRunner:
+        """A runner for a configuration file.
+
+        `connection_uri` is the database's address; without it, the environment's or the file's.
+        Raises `InvalidConfigurationError` and `BackendLoadingError`.
+        """
+        return cls.from_config(FluxConfig.from_file(path), connection_uri, **options)
+
+    @classmethod
+    def from_config(cls, config: FluxConfig, database: Any = None, **options: Any) -> FluxRunner:
+        """A runner for a configuration, and an address or an open connection."""
+        if database is None or isinstance(database, str):
+            url = config.resolve_url(database)
+            return cls(config, load_backend(config.backend).from_config(config, url), **options)
+        name, connection = backend_of_connection(database)
+        backend = load_backend(name).for_connection(config, connection)
+        return cls(config, backend, **options)
+
+    def __enter__(self) -> FluxRunner:
+        self.backend.announce = self._announce
+        self._read_directory()
+        self._stack.enter_context(self.backend.opened())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._state = None
+        self._stack.close()
+
+    # Reading ---------------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> directories.MigrationDirectory:
+        """The migration directory, with what its history has recorded under older rules."""
+        directory = self._read_directory().with_recorded(self.state.applied)
+        self._directory = directory
+        return directory
+
+    @property
+    def state(self) -> DatabaseState:
+        """What the database says, as last read."""
+        if self._state is None:
+            self._state = self.backend.read_state()
+        return self._state
+
+    def refresh(self) -> None:
+        """Read the history again at the next need."""
+        self._state = None
+
+    def status(self) -> Status:
+        """Every migration with its state, and every problem. Read-only."""
+        directory, state = self.directory, self.state
+        return Status(
+            rows=survey(directory, state),
+            problems=find_problems(directory, state),
+            initialized=state.history is not None,
+            unfinished=state.unfinished,
+        )
+
+    def list_applied_migrations(self) -> list[Migration]:
+        """The migrations on disk that are applied, in order. Read-only."""
+        applied = self.state.applied
+        return [migration for migration in self.directory.migrations if migration.id in applied]
+
+    def list_unapplied_migrations(self) -> list[Migration]:
+        """The migrations on disk that are pending, in order. Read-only."""
+        applied = self.state.applied
+        return [m for m in self.directory.migrations if m.id not in applied]
+
+    def history(self) -> tuple[AppliedMigration, ...]:
+        """The rows of the history. Read-only."""
+        return self.state.history or ()
+
+    def migrations_to_apply(self, n: int | None = None) -> list[Migration]:
+        """The next `n` pending migrations, or all, in order. Read-only."""
+        return self.list_unapplied_migrations()[: _count(n)]
+
+    def migrations_to_rollback(self, n: int | None = 1) -> list[Migration]:
+        """The newest `n` applied migrations, or all for None, newest first. Read-only."""
+        return self.list_applied_migrations()[::-1][: _count(n)]
+
+    def validate_applied_migrations(self) -> None:
+        """Raise `MigrationDirectoryCorruptedError` if history and directory disagree. Read-only."""
+        refuse(find_problems(self.directory, self.state))
+
+    def plan_apply(self, n: int | None = None, *, to: str | None = None) -> Plan:
+        """What `apply_migrations` would run. Read-only; raises what it would raise."""
+        return plan_apply(self.directory, self.state, count=_count(n), to=to)
+
+    def plan_rollback(
+        self, n: int | None = 1, *, to: str | None = None, through: str | None = None
+    ) -> Plan:
+        """What a rollback would run; `through` is undone too. Read-only; raises as it would."""
+        directory = self.directory
+        if not self.config.apply_repeatable_on_undo:
+            directory = directory._replace(pre_apply=(), post_apply=())
+        return plan_rollback(directory, self.state, count=_count(n), to=to, through=through)
+
+    def check(self, plan: Plan) -> None:
+        """Raise `MigrationLoadingError` for everything in a plan that could not run. Read-only."""
+        problems = []
+        for step in plan.steps:
+            problems += self._check_step(step)
+        _refuse_scripts(problems)
+
+    def check_directory(self) -> tuple[Problem, ...]:
+        """What in any migration, undo or repeatable on disk could not run. Read-only."""
+        directory = self.directory
+        actions: list[Step] = [
+            *(Step("run", repeatable) for repeatable in directory.pre_apply),
+            *(Step("apply", migration) for migration in directory.migrations),
+            *(Step("run", repeatable) for repeatable in directory.post_apply),
+        ]
+        return tuple(problem for step in actions for problem in self._check_step(step))
+
+    # Changing --------------------------------------------------------------------------------
+
+    def apply_migrations(
+        self, n: int | None = None, *, to: str | None = None, confirm: Confirm | None = None
+    ) -> BatchResult:
+        """Apply the next `n` pending migrations, or those up to `to`, or all. Writes.
+
+        With nothing to do, nothing is locked and nothing written. Raises
+        `MigrationDirectoryCorruptedError` before anything runs, `MigrationLockError`,
+        `ApprovalError` when `confirm` says no, and `MigrationApplyError`.
+        """
+        return self._carry_out(lambda: self.plan_apply(n, to=to), confirm)
+
+    def rollback_migrations(
+        self, n: int | None = 1, *, to: str | None = None, confirm: Confirm | None = None
+    ) -> BatchResult:
+        """Undo the newest `n` migrations (None: all), or all newer than `to`. Writes.
+
+        Raises as `apply_migrations` does, and `IrreversibleMigrationError` before anything runs.
+        """
+        return self._carry_out(lambda: self.plan_rollback(n, to=to), confirm)
+
+    def rollback_migration(self, id: str) -> BatchResult:
+        """Undo all migrations from the newest back to this one, which is undone too. Writes.
+
+        Raises `UnknownMigrationError` when it is not applied.
+        """
+        return self._carry_out(lambda: self.plan_rollback(through=id), None)
+
+    def _carry_out(self, make_plan: Callable[[], Plan], confirm: Confirm | None) -> BatchResult:
+        done: list[StepResult] = []
+        while True:
+            plan = make_plan()
+            if not plan.steps:
+                return BatchResult(tuple(done))
+            self.check(plan)
+            if confirm is not None and not confirm(plan):
+                raise ApprovalError("nothing was changed: the plan was not approved")
+            with self.backend.migration_lock():
+                self.refresh()
+                current = make_plan()
+                if confirm is not None and current.outline() != plan.outline():
+                    continue  # shown and asked again, without the lock
+                self.check(current)
+                try:
+                    self._run_batch(current, done)
+                except HistoryChangedError:
+                    # Somebody without the lock was faster; what is left is planned again.
+                    self.refresh()
+                    continue
+                self.refresh()
+                return BatchResult(tuple(done))
+
+    def _run_batch(self, plan: Plan, done: list[StepResult]) -> None:
+        before = len(done)
+        remembers = any(step.name.startswith("post-apply/") for step in plan.steps)
+        self._prepare(plan, remembers)
+        try:
+            for step in plan.steps:
+                self._run_step(step, done)
+        except (Exception, KeyboardInterrupt) as error:
+            self._after_failure(plan, error, done, before, remembers)
+            raise
+        if remembers:
+            with self.backend.transaction():
+                self.backend.forget(UNFINISHED)
+
+    def _prepare(self, plan: Plan, remembers: bool) -> None:
+        on_change = any(
+            step.action == "run" and step.subject.script.directives.on_change for step in plan.steps
+        )
+        backend = self.backend
+        is_new = self.state.history is None
+        needs_memory = on_change or remembers
+        if not (is_new or needs_memory):
+            return
+        with backend.transaction():
+            if is_new:
+                backend.initialize()
+            if needs_memory:
+                backend.initialize_memory()
+            if remembers:
+                backend.remember(UNFINISHED, "post-apply")
+
+    def _after_failure(
+        self,
+        plan: Plan,
+        error: BaseException,
+        done: Sequence[StepResult],
+        before: int,
+        remembers: bool,
+    ) -> None:
+        """Leave the memory of the batch as the truth has it; run post-apply if so configured."""
+        if not remembers:
+            return
+        if self.config.post_apply_on_failure and isinstance(error, MigrationApplyError):
+            for step in plan.steps:
+                if step.name.startswith("post-apply/") and step.name != error.id:
+                    self._run_step(step, [])
+        elif self.state.unfinished or any(step.action != "run" for step in done[before:]):
+            return  # the next `apply` finishes the batch
+        # Where this fails, the next `apply` runs the repeatables once more, and no harm is done.
+        with suppress(Exception), self.backend.transaction():
+            self.backend.forget(UNFINISHED)
+
+    def _run_step(self, step: Step, done: list[StepResult]) -> None:
+        self._emit(Event("start", step))
+        started = time.perf_counter()
+        script = step.subject.script
+        try:
+            if isinstance(step.subject, Repeatable):
+                self.backend.run_repeatable(step.subject)
+            elif step.action == "apply":
+                self.backend.run_migration(step.subject)
+            else:
+                script = step.subject.undo_script()
+                self.backend.undo_migration(step.subject, script)
+        except (FluxMigrationException, HistoryChangedError):
+            raise
+        except Exception as error:
+            raise self._failure(step, script, error, done) from _cause(error)
+        seconds = time.perf_counter() - started
+        done.append(StepResult(step.action, step.name, seconds))
+        self._emit(Event("done", step, seconds))
+
+    # Errors ----------------------------------------------------------------------------------
+
+    def _failure(
+        self, step: Step, script: Script, error: Exception, done: Sequence[StepResult]
+    ) -> MigrationApplyError:
+        cause = _cause(error)
+        if isinstance(error, TransactionEndedError):
+            message = "it ended the transaction that flux runs it in"
+            hint = "leave commit and rollback to flux, or run it without: no-transaction"
+            location: Location | None = script.location()
+            state = "what it committed is in the database, and the history does not have it"
+        else:
+            report = self.backend.describe_error(cause)
+            message = report.message
+            if script.function is not None and not isinstance(error, StatementError):
+                message = f"{type(cause).__name__}: {message}"
+            if report.detail:
+                message += f"\ndetail: {report.detail}"
+            hint = report.hint or ""
+            location = _where(script, error)
+            state = _state_after(step, script, error)
+        return MigrationApplyError(
+            f"{_VERBS[step.action]} {step.name} failed: {message}",
+            id=step.name,
+            state=state,
+            done=tuple(result.name for result in done),
+            location=location,
+            hint=hint or None,
+        )
+
+    def _check_step(self, step: Step) -> list[Problem]:
+        """What stands against a step; a migration's undo is looked at with its apply."""
+        problems: list[Problem] = []
+        subject = step.subject
+        if isinstance(subject, Repeatable):
+            scripts = [subject.script]
+        else:
+            scripts = [] if step.action == "undo" else [subject.script]
+            if subject.read_undo is not None:
+                try:
+                    scripts.append(subject.read_undo())
+                except MigrationLoadingError as error:
+                    problems += directories.loading_problems(error)
+        for script in scripts:
+            problems += self.backend.check(script)
+            if script.directives.on_change and isinstance(subject, Migration):
+                problems.append(
+                    Problem(
+                        "directive",
+                        (),
+                        "on-change is for repeatables; a migration runs once",
+                        "remove it, or move the file to pre-apply/ or post-apply/",
+                        script.location(),
+                    )
+                )
+        return [problem._replace(ids=(step.name,)) for problem in problems]
+
+    # Telling ---------------------------------------------------------------------------------
+
+    def _announce(self, message: str) -> None:
+        self._emit(Event("wait", message=message))
+
+    def _emit(self, event: Event) -> None:
+        # A program that never imported logging has no handler that could want a record.
+        if "logging" in sys.modules:
+            _log(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _read_directory(self) -> directories.MigrationDirectory:
+        if self._directory is None:
+            self._directory = directories.read(
+                self.config.migration_directory,
+                order=self.config.order,
+                project_directory=self.config.project_directory,
+            )
+        return self._directory
+
+
+def apply(
+    database: Any = None,
+    migration_directory: str | os.PathLike[str] | None = None,
+    *,
+    config: FluxConfig | str | os.PathLike[str] | None = None,
+    n: int | None = None,
+    to: str | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> BatchResult:
+    """Apply pending migrations to a database, in one call: for an application's start-up. Writes.
+
+    `database` is an address or an open DB-API connection; without it, the environment's or the
+    configuration's. `config` is a `FluxConfig` or the path of a configuration file; without it,
+    the migrations are those of `migration_directory`, with default settings and the backend
+    that the address is for.
+
+    Raises what `FluxRunner.apply_migrations` raises.
+    """
+    if config is None:
+        config = _config_for(database)
+    elif not isinstance(config, FluxConfig):
+        config = FluxConfig.from_file(config)
+    if migration_directory is not None:
+        config = config._replace(migration_directory=os.fspath(migration_directory))
+    with FluxRunner.from_config(config, database, on_event=on_event) as runner:
+        return runner.apply_migrations(n, to=to)
+
+
+_VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
+
+
+def _config_for(database: Any) -> FluxConfig:
+    from flux.address import backend_of
+
+    if database is not None and not isinstance(database, str):
+        return FluxConfig(backend=backend_of_connection(database)[0])
+    return FluxConfig(backend=backend_of(FluxConfig().resolve_url(database)))
+
+
+def _count(n: int | None) -> int | None:
+    if n is not None and n < 0:
+        raise ValueError(f"n must be 0 or more, not {n}")
+    return n
+
+
+def _cause(error: Exception) -> Exception:
+    if isinstance(error, StatementError) and isinstance(error.__cause__, Exception):
+        return error.__cause__
+    return error
+
+
+def _where(script: Script, error: Exception) -> Location:
+    if isinstance(error, StatementError):
+        location = script.location(error.offset)
+        return location if error.exact else location.without_column()
+    if script.function is not None:
+        return directories.python_location(script.path, error)
+    return script.location()
+
+
+def _state_after(step: Step, script: Script, error: Exception) -> str:
+    if not script.directives.no_transaction:
+        return f"rolled back; the database is as it was before {step.name}"
+    recorded = "is still in the history" if step.action == "undo" else "is not in the history"
+    if step.action == "run":
+        recorded = "ran in part"
+    if not isinstance(error, StatementError) or error.number is None:
+        return f"it ran without a transaction, and {step.name} {recorded}"
+    number = error.number
+    before = "no statement" if number == 1 else f"statement{'s 1 to' * (number > 2)} {number - 1}"
+    return (
+        f"it ran without a transaction: {before} of {error.total} took effect, "
+        f"statement {number} failed, and {step.name} {recorded}"
+    )
+
+
+def _refuse_scripts(problems: Sequence[Problem]) -> None:
+    if not problems:
+        return
+    if len(problems) == 1:
+        problem = problems[0]
+        raise MigrationLoadingError(problem.message, location=problem.location, hint=problem.hint)
+    raise MigrationLoadingError(
+        f"{len(problems)} problems in what would run", problems=tuple(problems)
+    )
+
+
+def _log(event: Event) -> None:
+    import logging
+
+    logger = logging.getLogger("flux")
+    if event.kind == "wait":
+        logger.warning("%s", event.message)
+    elif event.kind == "done" and event.step is not None:
+        milliseconds = (event.seconds or 0) * 1000
+        logger.info("%s %s: %.0f ms", event.step.action, event.step.name, milliseconds)
+    elif event.step is not None:
+        logger.debug("%s %s", event.step.action, event.step.name)

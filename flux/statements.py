@@ -1,0 +1,371 @@
+"""SQL text + dialect → statements with their line and column. Pure.
+
+This knows no grammar, only where statements end. The text is searched for *marks*: what opens a
+quotation or a comment, `;`, and parentheses and backslashes where the dialect cares. All between
+them (words, numbers, operators) is passed over in one step. The words of a statement are looked at
+only where they matter: for `COPY … FROM stdin`, and where a body may hold `;` of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Dialect = Literal["postgres", "sqlite", "generic"]
+
+
+class Statement(NamedTuple):
+    """One statement: an exact slice of the source, without its `;` and comments around it."""
+
+    text: str
+    start: int  # 0-based offset in the source; the slice ends at start + len(text)
+    line: int  # 1-based
+    column: int  # 1-based, in characters
+    copy_data: str | None = None  # the rows after `COPY … FROM stdin;`, each ended by a newline
+
+
+class MetaCommand(NamedTuple):
+    r"""A psql command, from its backslash to the end of the line; `\;` and `\:` are just that."""
+
+    text: str
+    start: int  # 0-based offset in the source
+    line: int  # 1-based
+    column: int  # 1-based, in characters
+
+
+class SplitError(ValueError):
+    """The text cannot be taken apart: `problem`, 0-based `offset`, 1-based `line` and `column`."""
+
+    def __init__(self, problem: str, text: str, offset: int) -> None:
+        self.problem = problem
+        self.offset = offset
+        self.line, self.column = _locator(text)(offset)
+        super().__init__(f"{problem} (line {self.line}, column {self.column})")
+
+
+class UnterminatedError(SplitError):
+    """Something is opened and never closed: `what`, and the position at which it begins."""
+
+    def __init__(self, what: str, text: str, offset: int) -> None:
+        super().__init__(f"unterminated {what}", text, offset)
+        self.what = what
+
+
+def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
+    r"""Take SQL text apart into its statements, in order; comments and empty statements are none.
+
+    `text` has `\n` line endings and no byte order mark. `postgres` reads it as psql and the server
+    do. A psql command outside of quotations is reported as a MetaCommand, not interpreted. One
+    within a statement comes before that statement, which holds it still: no server takes it.
+
+    Rows after `COPY … FROM stdin;` have to end with a `\.` line. (psql also takes the end of the
+    file for their end, and so the rest of a file in which the line is missing for rows.)
+
+    Raises: UnterminatedError: a quotation, comment, parenthesis, body or block of rows is never
+    closed, and the database would not accept that (SQLite accepts it of a comment). SplitError:
+    a statement follows `COPY … FROM stdin;` on its line, and so stands above the rows.
+    """
+    lexis = _lexis(dialect)
+    where = _locator(text)
+    pieces: list[Statement | MetaCommand] = []
+    pos = end = line = column = 0
+    start = -1  # of the open statement, if any
+    segment = 0  # offset of what follows the last `;` in its body
+    in_body = False
+    parentheses: list[int] = []  # offsets of the open ones
+
+    while True:
+        mark, at, after = _next(lexis, lexis.marks, text, pos, len(text))
+        if start < 0:
+            begin = at - len(text[pos:at].lstrip(_SPACE))
+            if begin < at or mark not in _NO_PART_OF_A_STATEMENT:
+                start = segment = begin
+                line, column = where(start)
+        if mark not in _NO_PART_OF_A_STATEMENT:
+            end = after
+        elif bare := text[pos:at].rstrip(_SPACE):
+            end = pos + len(bare)
+        pos = after
+
+        if mark == "(":
+            parentheses.append(at)
+        elif mark == ")":
+            del parentheses[-1:]
+        elif mark == "\\":
+            end = pos = _meta_command_end(text, at)
+            command = text[at:end].rstrip(_SPACE)
+            pieces.append(MetaCommand(command, at, *where(at)))
+            if start < 0 and _META_COPY.match(command):
+                _, pos = _copy_rows(text, pos, at)
+        elif start >= 0 and (not mark or (mark == ";" and not parentheses)):
+            if parentheses:
+                raise UnterminatedError("parenthesis", text, parentheses[0])
+            copy_data = None
+            head = lexis.head.match(text, start)
+            if head and head[0].upper() == "COPY":
+                # `FROM stdout` is a synonym
+                if _finds(_tokens(lexis, text, start, end), "FROM", "STDIN", "STDOUT"):
+                    copy_data, pos = _copy_rows(text, after, start)
+            elif head:
+                tokens = _tokens(lexis, text, segment, end)
+                if in_body:  # it ends where END stands alone between two `;`
+                    in_body = next(tokens, "") != "END" or next(tokens, "") != ""
+                else:
+                    in_body = lexis.rules.opens_body(tokens)
+                segment = after
+                if in_body and mark:
+                    continue
+                if in_body:
+                    raise UnterminatedError(lexis.rules.body, text, start)
+            pieces.append(Statement(text[start:end], start, line, column, copy_data))
+            start = -1
+        if not mark:
+            return pieces
+
+
+def words(text: str, dialect: Dialect) -> Iterator[str]:
+    """Yield the bare words of a statement in upper case: no quoted names, literals or comments.
+
+    Raises: UnterminatedError: when it comes to what is never closed.
+    """
+    lexis, kind, pos = _lexis(dialect), "word", 0
+    while kind:
+        kind, start, pos = _next(lexis, lexis.tokens, text, pos, len(text))
+        if kind == "word":
+            yield text[start:pos].upper()
+
+
+# --- Looking into a statement
+
+
+def _opens_routine(tokens: Iterator[str]) -> bool:
+    """PostgreSQL: CREATE [OR REPLACE] FUNCTION or PROCEDURE with BEGIN ATOMIC.
+
+    The grammar wants a `;` after each statement in that body, and so before its END. Hence no END
+    of a CASE, and none that is a column's name, is mistaken for it, as counting them would.
+    """
+    next(tokens)  # CREATE
+    kind = next(tokens, "")
+    if kind == "OR":
+        next(tokens, "")  # REPLACE
+        kind = next(tokens, "")
+    if kind not in ("FUNCTION", "PROCEDURE"):
+        return False
+    return _finds(tokens, "BEGIN", "ATOMIC") and next(tokens, "") != "END"
+
+
+def _opens_trigger(tokens: Iterator[str]) -> bool:
+    """SQLite: CREATE [TEMP | TEMPORARY] TRIGGER, as sqlite3_complete() has it."""
+    word = next(tokens)
+    if word == "EXPLAIN":
+        deciding = ("CREATE", "EXPLAIN", "TEMP", "TEMPORARY", "TRIGGER", "END")
+        word = next((this for this in tokens if this in deciding), "")
+    if word == "CREATE":
+        word = next((this for this in tokens if this not in ("TEMP", "TEMPORARY")), "")
+    return word == "TRIGGER"
+
+
+def _opens_nothing(tokens: Iterator[str]) -> bool:
+    return False
+
+
+def _finds(tokens: Iterator[str], first: str, *second: str) -> bool:
+    """Whether one word is directly behind another outside of parentheses; goes on to there."""
+    depth, before = 0, ""
+    for this in tokens:
+        depth += (this == "(") - (this == ")")
+        if not depth and before == first and this in second:
+            return True
+        before = this
+    return False
+
+
+# --- psql's own syntax
+
+
+def _meta_command_end(text: str, start: int) -> int:
+    if text.startswith(("\\;", "\\:"), start):
+        return start + 2
+    newline = text.find("\n", start)
+    return newline if newline >= 0 else len(text)
+
+
+def _copy_rows(text: str, pos: int, start: int) -> tuple[str, int]:
+    """The rows below the line of `pos`, and where text goes on after them.
+
+    `start` is the offset of the COPY they belong to, for the error.
+    """
+    rest = _REST_OF_LINE.match(text, pos)
+    if not rest:
+        raise SplitError("a statement follows COPY … FROM stdin; on its line", text, pos)
+    newline = rest.end() - 1
+    stop = text.find("\n\\.\n", newline)
+    if stop < 0 and text.endswith("\n\\.") and len(text) - 3 >= newline:
+        stop = len(text) - 3
+    if stop < 0:
+        raise UnterminatedError("COPY data", text, start)
+    return text[newline + 1 : stop + 1], min(stop + 4, len(text))
+
+
+# --- The rules of the dialects
+
+_SPACE = " \t\n\r\f"
+_LETTER = r"[^\x00-@\[-^`{-\x7f]"  # A-Z, a-z, _, and all that is not ASCII
+_WORD = r"[^\x00-/:-@\[-^`{-\x7f]"  # … and 0-9
+_WORD_OR_DOLLAR = r"[^\x00-#%-/:-@\[-^`{-\x7f]"
+# PostgreSQL: a literal goes on in the next one if only a newline, blanks and `--` come between.
+_CONTINUED = r"(?:[ \t\r\f]|--[^\n]*)*\n(?:[ \t\n\r\f]|--[^\n]*\n)*'"
+_NO_PART_OF_A_STATEMENT = ("comment", ";", "\\", "")
+_META_COPY = re.compile(r"(?i)\\copy\b.*\bfrom\s+stdin\b")
+_REST_OF_LINE = re.compile(r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)")
+
+
+class _Rules(NamedTuple):
+    """A dialect. A quotation is (what it is, how it opens, how it goes on).
+
+    How it goes on is searched for after the opening: a match that sets group 1 closes it, one that
+    sets group 2 opens another level, others are stepped over. "" is for: as it opened.
+    """
+
+    quotations: tuple[tuple[str, str, str], ...]
+    marks: str = ";"  # more that may open, close or end something
+    head: str = "(?!)"  # the first word of statements whose words have to be looked at
+    # Whether the tokens up to the first `;` open a body that holds `;`, and what that is called.
+    opens_body: Callable[[Iterator[str]], bool] = _opens_nothing
+    body: str = ""
+
+
+_STRING = ("string literal", "'", "'(?:'|())")
+_NAME = ("quoted identifier", '"', '"(?:"|())')
+_LINE_COMMENT = ("comment", "--", r"[^\n]*()")
+
+_DIALECTS: dict[Dialect, _Rules] = {
+    "postgres": _Rules(
+        (
+            # The lookbehinds: this `E` is not the end of a word, this `$` does not go on a word.
+            (
+                "string literal",
+                rf"'(?<=[eE]')(?<!{_WORD_OR_DOLLAR}[eE]')",
+                rf"\\.|'(?:'|{_CONTINUED}|())",
+            ),
+            _STRING,
+            _NAME,
+            (
+                "dollar-quoted string",
+                rf"\$(?<!{_WORD_OR_DOLLAR}\$)(?:{_LETTER}{_WORD}*)?\$",
+                "",
+            ),
+            _LINE_COMMENT,
+            ("comment", r"/\*", r"\*/()|/\*()"),
+        ),
+        marks=r";|\(|\)|\\",
+        head="COPY|CREATE",
+        opens_body=_opens_routine,
+        body="BEGIN ATOMIC body",
+    ),
+    "sqlite": _Rules(
+        (
+            _STRING,
+            _NAME,
+            ("quoted identifier", "`", "`(?:`|())"),
+            ("quoted identifier", r"\[", r"\]()"),
+            _LINE_COMMENT,
+            ("comment", r"/\*(?!\Z)", r"(\*/|\Z)"),  # the end of the text closes it
+        ),
+        head="CREATE|EXPLAIN",
+        opens_body=_opens_trigger,
+        body="trigger body",
+    ),
+    "generic": _Rules((_STRING, _NAME, _LINE_COMMENT, ("comment", r"/\*", r"\*/()"))),
+}
+
+
+# --- The scanner
+
+
+class _Lexis(NamedTuple):
+    """A dialect's rules, compiled. Group n of `marks` and `tokens` is the nth of `quotations`."""
+
+    rules: _Rules
+    marks: re.Pattern[str]
+    tokens: re.Pattern[str]  # quotations, words (as the last of them) and single characters
+    quotations: tuple[tuple[str, re.Pattern[str] | None], ...]
+    head: re.Pattern[str]
+
+
+_compiled: dict[Dialect, _Lexis] = {}
+
+
+def _lexis(dialect: Dialect) -> _Lexis:
+    """The compiled rules of a dialect, compiled at first use so that importing costs little."""
+    if dialect not in _compiled:
+        rules = _DIALECTS[dialect]
+        # Alternatives that begin with a literal character are what the engine searches fast.
+        opens = "|".join(f"{opening}()" for _, opening, _ in rules.quotations)
+        word = rf"(?!(?:[bBeEnNxX]|[uU]&)'|[uU]&\"){_LETTER}{_WORD_OR_DOLLAR}*()"
+        quotations = [
+            (what, re.compile(rest, re.S) if rest else None) for what, _, rest in rules.quotations
+        ]
+        _compiled[dialect] = _Lexis(
+            rules,
+            re.compile(f"{opens}|{rules.marks}"),
+            re.compile(rf"{opens}|{word}|[0-9$]{_WORD_OR_DOLLAR}*|[^{_SPACE}]"),
+            (*quotations, ("word", re.compile("()"))),
+            re.compile(rf"(?i:{rules.head})(?!{_WORD_OR_DOLLAR})"),
+        )
+    return _compiled[dialect]
+
+
+def _next(
+    lexis: _Lexis, pattern: re.Pattern[str], text: str, pos: int, stop: int
+) -> tuple[str, int, int]:
+    """What is found first between two offsets: its kind, its start, its end.
+
+    The kind is that of the quotation, else the text itself, and "" at `stop` if nothing is found.
+    """
+    found = pattern.search(text, pos, stop)
+    if not found:
+        return "", stop, stop
+    start, pos = found.span()
+    if not found.lastindex:
+        return found[0], start, pos
+    kind, rest = lexis.quotations[found.lastindex - 1]
+    if not rest:
+        end = text.find(found[0], pos)
+        if end >= 0:
+            return kind, start, end + pos - start
+    else:
+        level = 1
+        for step in rest.finditer(text, pos):
+            if step.lastindex:
+                level += 1 if step.lastindex == 2 else -1
+                if not level:
+                    return kind, start, step.end()
+    raise UnterminatedError(kind, text, start)
+
+
+def _tokens(lexis: _Lexis, text: str, pos: int, stop: int) -> Iterator[str]:
+    """Yield what is between two offsets: words in upper case, characters, kinds of quotations."""
+    kind = "word"
+    while kind:
+        kind, start, pos = _next(lexis, lexis.tokens, text, pos, stop)
+        if kind and kind != "comment":
+            yield text[start:pos].upper() if kind == "word" else kind
+
+
+def _locator(text: str) -> Callable[[int], tuple[int, int]]:
+    """A function from offsets to lines and columns; the offsets have to ascend."""
+    line, line_start, seen = 1, 0, 0
+
+    def where(offset: int) -> tuple[int, int]:
+        nonlocal line, line_start, seen
+        if newlines := text.count("\n", seen, offset):
+            line += newlines
+            line_start = text.rindex("\n", seen, offset) + 1
+        seen = offset
+        return line, offset - line_start + 1
+
+    return where

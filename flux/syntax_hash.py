@@ -1,0 +1,53 @@
+"""The hash of a Python migration that works on the connection itself.
+
+It is of the syntax tree, by rules of our own, so that neither a formatter nor another version
+of Python changes it. `docs/formats.md` states the rules; changing one breaks every history.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from hashlib import sha256
+
+_LEFT_OUT = {"ctx", "kind", "type_comment", "type_ignores"}
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def syntax_hash(source: str) -> str:
+    """SHA-256, 64 hex digits, of the syntax tree of a Python file without its `undo`."""
+    tree = ast.parse(source)
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, _FUNCTIONS) and node.name == "undo")
+    ]
+    return sha256("".join(_canonical(tree)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(value: object) -> Iterator[str]:
+    """One text for one tree: node types with their non-empty fields in alphabetical order."""
+    if isinstance(value, ast.AST):
+        yield f"({type(value).__name__}"
+        for name in sorted(value._fields):
+            field = _without_docstring(value) if name == "body" else getattr(value, name, None)
+            if name not in _LEFT_OUT and field is not None and field != []:
+                yield f" {name}="
+                yield from _canonical(field)
+        yield ")"
+    elif isinstance(value, list):
+        yield "["
+        for item in value:
+            yield from _canonical(item)
+            yield ","
+        yield "]"
+    else:
+        yield f"{type(value).__name__}:{value!r}"
+
+
+def _without_docstring(node: ast.AST) -> object:
+    body = getattr(node, "body", None)
+    if not isinstance(node, (*_FUNCTIONS, ast.Module, ast.ClassDef)) or not body:
+        return body
+    match body[0]:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return body[1:]
+    return body

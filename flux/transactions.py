@@ -1,0 +1,85 @@
+"""Transaction control inside a migration's text: what it says, and whether flux can take it.
+
+flux runs a migration in a transaction of its own. An outermost `BEGIN; … COMMIT;` around a
+whole file says the same, and is taken as flux's own; any other transaction control is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from flux.statements import Dialect, Statement, words
+
+_OPENING = {
+    "postgres": (("BEGIN",), ("START", "TRANSACTION")),
+    "sqlite": (("BEGIN",),),
+    "generic": (("BEGIN",), ("START", "TRANSACTION")),
+}
+_CLOSING = (("COMMIT",), ("END",))
+_OTHER = (("ROLLBACK",), ("ABORT",), ("PREPARE", "TRANSACTION"))
+_NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
+
+
+class Unwrapped(NamedTuple):
+    """The statements of a file without its outermost pair, and the modes its BEGIN asked for.
+
+    `modes` is what stood behind BEGIN, as written (`ISOLATION LEVEL SERIALIZABLE`), or "".
+    """
+
+    statements: list[Statement]
+    modes: str = ""
+
+
+def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
+    """Take away an outermost `BEGIN; … COMMIT;`, if the statements have one.
+
+    SQLite's own recipe for a table rebuild sets PRAGMAs around the pair; they stay.
+    """
+    body = list(statements)
+    first, last = 0, len(body) - 1
+    if dialect == "sqlite":
+        while first < last and _first_words(body[first], dialect)[:1] == ["PRAGMA"]:
+            first += 1
+        while last > first and _first_words(body[last], dialect)[:1] == ["PRAGMA"]:
+            last -= 1
+    if first >= last or not (_opens(body[first], dialect) and _closes(body[last], dialect)):
+        return Unwrapped(body)
+    modes = _modes(body[first], dialect)
+    return Unwrapped([*body[:first], *body[first + 1 : last], *body[last + 1 :]], modes)
+
+
+def controls_transaction(statement: Statement, dialect: Dialect) -> bool:
+    """Whether a statement begins or ends a transaction. Savepoints do not."""
+    found = _first_words(statement, dialect)
+    if found[:1] == ["ROLLBACK"] and "TO" in found[1:3]:
+        return False
+    known = (*_OPENING[dialect], *_CLOSING, *_OTHER)
+    return any(tuple(found[: len(start)]) == start for start in known)
+
+
+def _first_words(statement: Statement, dialect: Dialect) -> list[str]:
+    return list(islice(words(statement.text, dialect), 4))
+
+
+def _opens(statement: Statement, dialect: Dialect) -> bool:
+    found = tuple(_first_words(statement, dialect))
+    return any(found[: len(start)] == start for start in _OPENING[dialect])
+
+
+def _closes(statement: Statement, dialect: Dialect) -> bool:
+    found = _first_words(statement, dialect)
+    # COMMIT AND CHAIN opens the next one; COMMIT PREPARED is about another one.
+    return tuple(found[:1]) in _CLOSING and set(found[1:]) <= _NOISE
+
+
+def _modes(statement: Statement, dialect: Dialect) -> str:
+    if dialect == "sqlite":
+        return ""
+    rest = statement.text.split(None, 1)[1:]
+    modes = rest[0].strip() if rest else ""
+    for noise in ("WORK", "TRANSACTION"):
+        if modes.upper().startswith(noise):
+            modes = modes[len(noise) :].strip()
+    return modes

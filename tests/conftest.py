@@ -1,0 +1,68 @@
+"""The fixtures that all tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.flux_process import FluxProcess
+from tests.postgres_server import (
+    PG_CTL_VARIABLE,
+    Postgres,
+    PostgresServer,
+    ServerFailedError,
+    ServerUnavailableError,
+    own_database,
+    own_schema,
+    running_server,
+)
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test by a visible reason; in CI (environment variable CI) fail it instead."""
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        pytest.fail(f"in CI nothing may be missing: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the session, started when the first test asks for it."""
+    for module in ("psycopg2", "pytest_postgresql"):
+        if importlib.util.find_spec(module) is None:
+            unavailable(f"PostgreSQL: {module} is not installed")
+    problem: Exception
+    try:
+        with running_server(os.environ.get(PG_CTL_VARIABLE)) as running:
+            yield running
+            return
+    except (ServerUnavailableError, ServerFailedError) as error:
+        problem = error
+    if isinstance(problem, ServerFailedError):
+        pytest.fail(str(problem), pytrace=False)
+    unavailable(f"PostgreSQL: {problem}")
+
+
+@pytest.fixture
+def postgres(server: PostgresServer) -> Iterator[Postgres]:
+    """A schema of the test's own in a shared database: the cheap one."""
+    with own_schema(server) as place:
+        yield place
+
+
+@pytest.fixture
+def postgres_database(server: PostgresServer) -> Iterator[Postgres]:
+    """A database of the test's own, for tests about what holds for a whole database."""
+    with own_database(server) as place:
+        yield place
+
+
+@pytest.fixture
+def run_flux(tmp_path: Path) -> FluxProcess:
+    """Runs `python -m flux` in `tmp_path`, or where told."""
+    return FluxProcess(tmp_path)

@@ -1,0 +1,71 @@
+"""`python -m flux` as a user runs it: a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FluxResult:
+    """How a run of flux ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class FluxProcess:
+    """Runs flux in a directory of the test's own."""
+
+    directory: Path
+
+    def __call__(
+        self,
+        *arguments: str | os.PathLike[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        stdin: str = "",
+        timeout: float = 60,
+    ) -> FluxResult:
+        """Run `python -m flux ARGUMENTS` to its end.
+
+        Args:
+            arguments: the command line after `flux`.
+            cwd: where it runs; the test's `tmp_path` when left out.
+            env: environment variables to set, or to remove (None).
+            stdin: what it reads; it is never a terminal.
+            timeout: seconds, after which it is killed and the test fails.
+        """
+        command = [sys.executable, "-m", "flux", *(os.fspath(argument) for argument in arguments)]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=cwd or self.directory,
+                env=flux_environment(env),
+                input=stdin,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(
+                f"{command} still ran after {timeout} s; so far:\n{late.stdout!r}\n{late.stderr!r}"
+            ) from None
+        return FluxResult(done.returncode, done.stdout, done.stderr)
+
+
+def flux_environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """The environment that flux gets: the tests' own, without what would steer flux or libpq."""
+    steering = ("FLUX_", "PG", "NO_COLOR", "FORCE_COLOR", "CLICOLOR")
+    environment: dict[str, str | None] = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(steering)
+    }
+    environment |= {"PYTHONUTF8": "1", "COLUMNS": "100", **(changes or {})}
+    return {name: value for name, value in environment.items() if value is not None}
