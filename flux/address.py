@@ -13,8 +13,11 @@ from typing import Final
 from flux.exceptions import InvalidConfigurationError
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
-_SECRET_PARAMETER: Final = re.compile(
-    r"((?:ssl)?password|passwd|pwd)(\s*=\s*)('(?:[^'\\]|\\.)*'?|[^&\s]*)", re.IGNORECASE
+_SECRET_NAME: Final = r"([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
+#: A parameter of a URL, and one of libpq's keyword strings, in which `&` is a letter.
+_SECRET_IN_URL: Final = re.compile(_SECRET_NAME + r"([^&]*)", re.IGNORECASE)
+_SECRET_KEYWORD: Final = re.compile(
+    _SECRET_NAME + r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)", re.IGNORECASE | re.DOTALL
 )
 _BACKEND_OF_SCHEME: Final = {
     "postgres": "postgres",
@@ -46,20 +49,20 @@ def sqlite_path(address: str) -> str:
     Raises `InvalidConfigurationError` for an address of another kind.
     """
     name = scheme(address)
-    if name is None:
-        return address.removeprefix("sqlite:")
+    if name is None and not address.startswith("file:") and not _is_keyword_string(address):
+        return _checked_path(address.removeprefix("sqlite:"))
     if name not in ("sqlite", "sqlite3"):
         raise InvalidConfigurationError(
             f"{redact(address)} is not the address of a SQLite database",
             hint="a path, or sqlite:///relative/path, or sqlite:////absolute/path",
         )
     rest = address.partition("://")[2]
-    if rest in (":memory:", "/:memory:", "", "/"):
+    if rest in (":memory:", "/:memory:", ""):
         return ":memory:"
     if not rest.startswith("/"):
         raise InvalidConfigurationError(
             f"{redact(address)} names a host, and SQLite has none",
-            hint=f"a relative path takes three slashes: sqlite:///{rest}",
+            hint=f"a relative path takes three slashes: sqlite:///{redact(rest)}",
         )
     path = rest[1:]
     if "?" in path:
@@ -70,7 +73,7 @@ def sqlite_path(address: str) -> str:
         from urllib.parse import unquote
 
         path = unquote(path)
-    return path
+    return _checked_path(path)
 
 
 def relative_to(address: str, directory: str) -> str:
@@ -88,22 +91,19 @@ def redact(address: str) -> str:
 
     Where an address does not parse, more is left out rather than less.
     """
-    match = _SCHEME.match(address)
-    if match:
-        rest = address[match.end() + 2 :]
-        userinfo, at, host = rest.rpartition("@")
-        if at:
-            user, colon, _ = userinfo.partition(":")
-            rest = user + (":***" if colon else "") + "@" + host
-        address = address[: match.end() + 2] + rest
-    return _SECRET_PARAMETER.sub(r"\1\2***", address)
+    start, rest = _after_scheme(address)
+    userinfo, at, host = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    if at and colon:
+        rest = f"{user}:***@{host}"
+    return _secret_parameter(address).sub(r"\1\2***", start + rest)
 
 
 def without_secrets(message: str, address: str) -> str:
     """A driver's message with every trace of the address's password replaced by `***`."""
     for secret in sorted(_secrets(address), key=len, reverse=True):
         message = message.replace(secret, "***")
-    return _SECRET_PARAMETER.sub(r"\1\2***", message)
+    return _SECRET_KEYWORD.sub(r"\1\2***", message)
 
 
 def check_url(address: str) -> None:
@@ -119,7 +119,7 @@ def check_url(address: str) -> None:
     if at and re.search(r"[/?#@\s]", userinfo):
         # An `@` in the parameters only is no user name: `…/db?application_name=a@b`.
         authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-        if "@" in authority or "?" not in userinfo:
+        if "@" in authority or "=" not in userinfo.partition("?")[2]:
             raise InvalidConfigurationError(
                 "the database's address cannot be read: its user name or password holds a "
                 "character that must be percent-encoded",
@@ -135,16 +135,37 @@ def check_url(address: str) -> None:
             )
 
 
+def _checked_path(path: str) -> str:
+    # Of an empty path, SQLite makes a database that is gone when it is closed.
+    if not path.strip() or "\0" in path:
+        raise InvalidConfigurationError(
+            "the address names no file" if not path.strip() else "the address holds a NUL byte",
+            hint="a path, or sqlite:///relative/path, or sqlite:////absolute/path",
+        )
+    return path
+
+
 def _is_keyword_string(address: str) -> bool:
     return re.match(r"\s*(host|hostaddr|dbname|user|service|port)\s*=", address) is not None
 
 
-def _secrets(address: str) -> set[str]:
-    found = {match[3].strip("'") for match in _SECRET_PARAMETER.finditer(address)}
+def _after_scheme(address: str) -> tuple[str, str]:
+    """The address in two: `scheme://`, and all after it."""
     match = _SCHEME.match(address)
-    if match:
-        userinfo, _, _ = address[match.end() + 2 :].rpartition("@")
-        found.add(userinfo.partition(":")[2])
+    start = match.end() + 2 if match else 0
+    return address[:start], address[start:]
+
+
+def _secret_parameter(address: str) -> re.Pattern[str]:
+    return _SECRET_IN_URL if _SCHEME.match(address) else _SECRET_KEYWORD
+
+
+def _secrets(address: str) -> set[str]:
+    found = {match[3] for match in _secret_parameter(address).finditer(address)}
+    # A driver's message may quote what a keyword string holds without its quotes and backslashes.
+    found |= {re.sub(r"\\(.)", r"\1", secret.strip("'")) for secret in found}
+    userinfo, _, _ = _after_scheme(address)[1].rpartition("@")
+    found.add(userinfo.partition(":")[2])
     if any("%" in secret for secret in found):
         from urllib.parse import unquote
 

@@ -18,22 +18,19 @@ from typing import Any, Literal, NamedTuple
 from flux import directory as directories
 from flux.backends import backend_of_connection, load_backend
 from flux.backends.base import (
-    UNFINISHED,
     HistoryChangedError,
     MigrationBackend,
-    StatementError,
-    TransactionEndedError,
 )
 from flux.config import FluxConfig
 from flux.exceptions import (
     ApprovalError,
     FluxMigrationException,
-    Location,
     MigrationApplyError,
     MigrationLoadingError,
     Problem,
 )
-from flux.migration import AppliedMigration, Migration, Repeatable, Script
+from flux.failure import apply_error, cause_of
+from flux.migration import AppliedMigration, Migration, Repeatable
 from flux.plan import (
     DatabaseState,
     Plan,
@@ -307,25 +304,17 @@ class FluxRunner:
             self._after_failure(plan, error, done, before, remembers)
             raise
         if remembers:
-            with self.backend.transaction():
-                self.backend.forget(UNFINISHED)
+            self.backend.mark_finished()
 
     def _prepare(self, plan: Plan, remembers: bool) -> None:
         on_change = any(
             step.action == "run" and step.subject.script.directives.on_change for step in plan.steps
         )
-        backend = self.backend
         is_new = self.state.history is None
-        needs_memory = on_change or remembers
-        if not (is_new or needs_memory):
-            return
-        with backend.transaction():
-            if is_new:
-                backend.initialize()
-            if needs_memory:
-                backend.initialize_memory()
-            if remembers:
-                backend.remember(UNFINISHED, "post-apply")
+        if is_new or on_change or remembers:
+            self.backend.prepare(
+                history=is_new, memory=on_change or remembers, unfinished=remembers
+            )
 
     def _after_failure(
         self,
@@ -345,8 +334,8 @@ class FluxRunner:
         elif self.state.unfinished or any(step.action != "run" for step in done[before:]):
             return  # the next `apply` finishes the batch
         # Where this fails, the next `apply` runs the repeatables once more, and no harm is done.
-        with suppress(Exception), self.backend.transaction():
-            self.backend.forget(UNFINISHED)
+        with suppress(Exception):
+            self.backend.mark_finished()
 
     def _run_step(self, step: Step, done: list[StepResult]) -> None:
         self._emit(Event("start", step))
@@ -363,40 +352,13 @@ class FluxRunner:
         except (FluxMigrationException, HistoryChangedError):
             raise
         except Exception as error:
-            raise self._failure(step, script, error, done) from _cause(error)
+            names = tuple(result.name for result in done)
+            raise apply_error(self.backend, step, script, error, names) from cause_of(error)
         seconds = time.perf_counter() - started
         done.append(StepResult(step.action, step.name, seconds))
         self._emit(Event("done", step, seconds))
 
-    # Errors ----------------------------------------------------------------------------------
-
-    def _failure(
-        self, step: Step, script: Script, error: Exception, done: Sequence[StepResult]
-    ) -> MigrationApplyError:
-        cause = _cause(error)
-        if isinstance(error, TransactionEndedError):
-            message = "it ended the transaction that flux runs it in"
-            hint = "leave commit and rollback to flux, or run it without: no-transaction"
-            location: Location | None = script.location()
-            state = "what it committed is in the database, and the history does not have it"
-        else:
-            report = self.backend.describe_error(cause)
-            message = report.message
-            if script.function is not None and not isinstance(error, StatementError):
-                message = f"{type(cause).__name__}: {message}"
-            if report.detail:
-                message += f"\ndetail: {report.detail}"
-            hint = report.hint or ""
-            location = _where(script, error)
-            state = _state_after(step, script, error)
-        return MigrationApplyError(
-            f"{_VERBS[step.action]} {step.name} failed: {message}",
-            id=step.name,
-            state=state,
-            done=tuple(result.name for result in done),
-            location=location,
-            hint=hint or None,
-        )
+    # Checking --------------------------------------------------------------------------------
 
     def _check_step(self, step: Step) -> list[Problem]:
         """What stands against a step; a migration's undo is looked at with its apply."""
@@ -475,9 +437,6 @@ def apply(
         return runner.apply_migrations(n, to=to)
 
 
-_VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
-
-
 def _config_for(database: Any) -> FluxConfig:
     from flux.address import backend_of
 
@@ -490,37 +449,6 @@ def _count(n: int | None) -> int | None:
     if n is not None and n < 0:
         raise ValueError(f"n must be 0 or more, not {n}")
     return n
-
-
-def _cause(error: Exception) -> Exception:
-    if isinstance(error, StatementError) and isinstance(error.__cause__, Exception):
-        return error.__cause__
-    return error
-
-
-def _where(script: Script, error: Exception) -> Location:
-    if isinstance(error, StatementError):
-        location = script.location(error.offset)
-        return location if error.exact else location.without_column()
-    if script.function is not None:
-        return directories.python_location(script.path, error)
-    return script.location()
-
-
-def _state_after(step: Step, script: Script, error: Exception) -> str:
-    if not script.directives.no_transaction:
-        return f"rolled back; the database is as it was before {step.name}"
-    recorded = "is still in the history" if step.action == "undo" else "is not in the history"
-    if step.action == "run":
-        recorded = "ran in part"
-    if not isinstance(error, StatementError) or error.number is None:
-        return f"it ran without a transaction, and {step.name} {recorded}"
-    number = error.number
-    before = "no statement" if number == 1 else f"statement{'s 1 to' * (number > 2)} {number - 1}"
-    return (
-        f"it ran without a transaction: {before} of {error.total} took effect, "
-        f"statement {number} failed, and {step.name} {recorded}"
-    )
 
 
 def _refuse_scripts(problems: Sequence[Problem]) -> None:

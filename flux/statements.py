@@ -59,7 +59,7 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
 
     `text` has `\n` line endings and no byte order mark. `postgres` reads it as psql and the server
     do. A psql command outside of quotations is reported as a MetaCommand, not interpreted. One
-    within a statement comes before that statement, which holds it still: no server takes it.
+    within a statement comes before that statement, which still holds it: no server takes it.
 
     Rows after `COPY … FROM stdin;` have to end with a `\.` line. (psql also takes the end of the
     file for their end, and so the rest of a file in which the line is missing for rows.)
@@ -69,6 +69,7 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
     a statement follows `COPY … FROM stdin;` on its line, and so stands above the rows.
     """
     lexis = _lexis(dialect)
+    opens_body = lexis.rules.opens_body
     where = _locator(text)
     pieces: list[Statement | MetaCommand] = []
     pos = end = line = column = 0
@@ -95,8 +96,9 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
         elif mark == ")":
             del parentheses[-1:]
         elif mark == "\\":
-            end = pos = _meta_command_end(text, at)
-            command = text[at:end].rstrip(_SPACE)
+            pos = _meta_command_end(text, at)
+            command = text[at:pos].rstrip(_SPACE)
+            end = at + len(command)
             pieces.append(MetaCommand(command, at, *where(at)))
             if start < 0 and _META_COPY.match(command):
                 _, pos = _copy_rows(text, pos, at)
@@ -106,19 +108,19 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
             copy_data = None
             head = lexis.head.match(text, start)
             if head and head[0].upper() == "COPY":
-                # `FROM stdout` is a synonym
+                # the server takes FROM stdout for the same
                 if _finds(_tokens(lexis, text, start, end), "FROM", "STDIN", "STDOUT"):
                     copy_data, pos = _copy_rows(text, after, start)
-            elif head:
+            elif head and opens_body:
                 tokens = _tokens(lexis, text, segment, end)
                 if in_body:  # it ends where END stands alone between two `;`
                     in_body = next(tokens, "") != "END" or next(tokens, "") != ""
                 else:
-                    in_body = lexis.rules.opens_body(tokens)
+                    in_body = opens_body(tokens)
                 segment = after
-                if in_body and mark:
-                    continue
                 if in_body:
+                    if mark:
+                        continue
                     raise UnterminatedError(lexis.rules.body, text, start)
             pieces.append(Statement(text[start:end], start, line, column, copy_data))
             start = -1
@@ -163,17 +165,13 @@ def _opens_trigger(tokens: Iterator[str]) -> bool:
     if word == "EXPLAIN":
         deciding = ("CREATE", "EXPLAIN", "TEMP", "TEMPORARY", "TRIGGER", "END")
         word = next((this for this in tokens if this in deciding), "")
-    if word == "CREATE":
-        word = next((this for this in tokens if this not in ("TEMP", "TEMPORARY")), "")
-    return word == "TRIGGER"
-
-
-def _opens_nothing(tokens: Iterator[str]) -> bool:
-    return False
+    if word != "CREATE":
+        return False
+    return next((this for this in tokens if this not in ("TEMP", "TEMPORARY")), "") == "TRIGGER"
 
 
 def _finds(tokens: Iterator[str], first: str, *second: str) -> bool:
-    """Whether one word is directly behind another outside of parentheses; goes on to there."""
+    """Whether one word directly follows another, outside of parentheses; reads no further."""
     depth, before = 0, ""
     for this in tokens:
         depth += (this == "(") - (this == ")")
@@ -234,7 +232,7 @@ class _Rules(NamedTuple):
     marks: str = ";"  # more that may open, close or end something
     head: str = "(?!)"  # the first word of statements whose words have to be looked at
     # Whether the tokens up to the first `;` open a body that holds `;`, and what that is called.
-    opens_body: Callable[[Iterator[str]], bool] = _opens_nothing
+    opens_body: Callable[[Iterator[str]], bool] | None = None
     body: str = ""
 
 
@@ -245,7 +243,7 @@ _LINE_COMMENT = ("comment", "--", r"[^\n]*()")
 _DIALECTS: dict[Dialect, _Rules] = {
     "postgres": _Rules(
         (
-            # The lookbehinds: this `E` is not the end of a word, this `$` does not go on a word.
+            # The lookbehinds: `E` is a word of its own; `$` is not within a word.
             (
                 "string literal",
                 rf"'(?<=[eE]')(?<!{_WORD_OR_DOLLAR}[eE]')",

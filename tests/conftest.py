@@ -21,6 +21,7 @@ from tests.postgres_server import (
     own_schema,
     running_server,
 )
+from tests.project import Project
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -66,3 +67,12 @@ def postgres_database(server: PostgresServer) -> Iterator[Postgres]:
 def run_flux(tmp_path: Path) -> FluxProcess:
     """Runs `python -m flux` in `tmp_path`, or where told."""
     return FluxProcess(tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path: Path, run_flux: FluxProcess) -> Project:
+    """An empty project on a SQLite file that is not there yet."""
+    project = Project(tmp_path, run_flux)
+    project.configure()
+    (tmp_path / "migrations").mkdir()
+    return project

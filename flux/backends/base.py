@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,7 +24,7 @@ from flux.migration import AppliedMigration, Directives, Migration, Repeatable, 
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, SplitError, Statement, split
 
-UNFINISHED = "unfinished-batch"
+_UNFINISHED = "unfinished-batch"
 _LAST_RUN = "last-run:"
 
 
@@ -37,6 +37,10 @@ class HistoryChangedError(Exception):
 
 class TransactionEndedError(Exception):
     """A migration ended the transaction that flux had opened for it."""
+
+
+class LockLostError(Exception):
+    """The migration lock was no longer held when a migration was to commit; it did not."""
 
 
 class StatementError(Exception):
@@ -179,7 +183,8 @@ class MigrationBackend(ABC):
         except SplitError as error:
             location = script.location(error.offset)
             return [*problems, Problem("syntax", (), error.problem, None, location)]
-        return problems + self.check_statements(script, pieces)
+        problems += self.check_statements(script, pieces)
+        return sorted(problems, key=lambda problem: problem.location or ())
 
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
@@ -191,10 +196,15 @@ class MigrationBackend(ABC):
         """The history, and what flux remembers beside it. Read-only, takes no lock."""
         if not self.is_initialized():
             return DatabaseState()
-        remembered = self.read_memory()
+        return self.make_state(self.get_applied_migrations(), self.read_memory())
+
+    def make_state(
+        self, history: Iterable[AppliedMigration], remembered: Mapping[str, str]
+    ) -> DatabaseState:
+        """The state that the rows of the two tables say."""
         return DatabaseState(
-            history=tuple(sorted(self.get_applied_migrations(), key=lambda row: row.id)),
-            unfinished=UNFINISHED in remembered,
+            history=tuple(sorted(history, key=lambda row: row.id)),
+            unfinished=_UNFINISHED in remembered,
             last_runs={
                 name.removeprefix(_LAST_RUN): value
                 for name, value in remembered.items()
@@ -267,6 +277,25 @@ class MigrationBackend(ABC):
         """A driver's exception in words, for the user."""
         return ErrorReport(str(error).strip() or type(error).__name__)
 
+    def outcome_is_unknown(self) -> bool:
+        """Whether the connection broke, so that a commit may or may not have arrived."""
+        return False
+
+    def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
+        """Create the tables a batch needs, and note that a batch is under way. Writes."""
+        with self.transaction():
+            if history:
+                self.initialize()
+            if memory:
+                self.initialize_memory()
+            if unfinished:
+                self.remember(_UNFINISHED, "post-apply")
+
+    def mark_finished(self) -> None:
+        """Note that no batch is under way any more. Writes."""
+        with self.transaction():
+            self.forget(_UNFINISHED)
+
     # What flux remembers beside the history --------------------------------------------------
 
     def read_memory(self) -> dict[str, str]:
@@ -299,13 +328,21 @@ class MigrationBackend(ABC):
     def remember_run(self, repeatable: Repeatable) -> None:
         """Note the hash of an on-change repeatable that ran, in its own transaction."""
         if repeatable.script.directives.on_change:
-            self.remember(_LAST_RUN + repeatable.name, repeatable.script.hash)
+            self.remember(*self.last_run_row(repeatable))
+
+    def last_run_row(self, repeatable: Repeatable) -> tuple[str, str]:
+        """The row that notes the last run of an on-change repeatable: its name, its value."""
+        return _LAST_RUN + repeatable.name, repeatable.script.hash
 
     # DB-API mechanics ------------------------------------------------------------------------
 
+    def cursor(self) -> Any:
+        """A cursor that gives plain tuples."""
+        return self.dbapi.cursor()
+
     def run_sql(self, sql: str) -> None:
         """Execute one statement of flux's own on a cursor of its own."""
-        cursor = self.dbapi.cursor()
+        cursor = self.cursor()
         try:
             cursor.execute(sql)
         finally:
@@ -313,7 +350,7 @@ class MigrationBackend(ABC):
 
     def fetch(self, sql: str) -> list[Any]:
         """The rows that one query of flux's own gives."""
-        cursor = self.dbapi.cursor()
+        cursor = self.cursor()
         try:
             cursor.execute(sql)
             return list(cursor.fetchall())

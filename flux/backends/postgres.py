@@ -1,0 +1,614 @@
+"""PostgreSQL, by psycopg2: what differs from the other backends.
+
+A transactional migration is one simple-query message: BEGIN, the fence, the check that nobody
+has applied it, its text, its history row, the check that the lock is still ours, COMMIT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from itertools import islice, pairwise
+from typing import Any, ClassVar
+
+import psycopg2
+from psycopg2 import errors, extensions
+
+from flux import address
+from flux.backends.base import (
+    ErrorReport,
+    HistoryChangedError,
+    LockLostError,
+    MigrationBackend,
+    StatementError,
+    TransactionEndedError,
+    unavailable,
+)
+from flux.backends.postgres_lock import (
+    FENCE_LOST,
+    HISTORY_CHANGED,
+    LOCK_BUSY,
+    LOCK_LOST,
+    Holder,
+    LockSQL,
+    fail_unless,
+)
+from flux.backends.postgres_message import (
+    Message,
+    compose,
+    last_marker,
+    segment_at,
+    single,
+    without_markers,
+)
+from flux.backends.postgres_session import Session
+from flux.config import FluxConfig, check_keys
+from flux.exceptions import (
+    ConnectionStateError,
+    DatabaseUnavailableError,
+    InvalidConfigurationError,
+    Location,
+    Problem,
+)
+from flux.migration import AppliedMigration, Migration, Repeatable, Script
+from flux.plan import DatabaseState
+from flux.statements import Dialect, MetaCommand, Statement, split, words
+from flux.transactions import controls_transaction, unwrap
+
+DEFAULT_SCHEMA = "public"
+DEFAULT_TABLE = "_flux_migrations"
+DEFAULT_LOCK_ID = 3589  # "flux" on a phone's keypad
+_IDLE = extensions.TRANSACTION_STATUS_IDLE
+#: psql's commands in pg_dump's output that mean nothing outside of psql.
+_HARMLESS_COMMANDS = ("\\restrict", "\\unrestrict")
+_NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
+
+
+class PostgresBackend(MigrationBackend):
+    """A PostgreSQL database, over a connection of its own or one that was handed in."""
+
+    name: ClassVar[str] = "postgres"
+    dialect: ClassVar[Dialect] = "postgres"
+    driver_error: type[Exception] = psycopg2.Error
+    config_example: ClassVar[str] = f"""\
+# migrations_schema = "{DEFAULT_SCHEMA}"
+# migrations_table = "{DEFAULT_TABLE}"
+# migrations_lock_id = {DEFAULT_LOCK_ID}        # advisory lock; one number for each project"""
+    url_example: ClassVar[str] = "postgresql://${DB_USER}:${DB_PASSWORD}@localhost:5432/app"
+
+    def __init__(
+        self,
+        dsn: str | None,
+        *,
+        schema: str = DEFAULT_SCHEMA,
+        table: str = DEFAULT_TABLE,
+        lock_id: int = DEFAULT_LOCK_ID,
+        lock_wait: float = 300,
+        connection: Any = None,
+    ) -> None:
+        """`dsn` is a libpq URI or keyword string, or None with a `connection` handed in."""
+        self.schema = schema
+        self.table_name = table
+        self.lock_wait = lock_wait
+        self._dsn = dsn
+        self._handed_in = connection
+        self._lock = LockSQL(lock_id)
+        self._holder: Holder | None = None
+        #: The pid of the connection that holds the lock; None while migrations take it themselves.
+        self._holder_pid: int | None = None
+        self._has_markers = False
+        self._session: Session
+
+    @classmethod
+    def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
+        """For a libpq URI or keyword string."""
+        address.check_url(connection_uri)
+        if address.backend_of(connection_uri) != "postgres":
+            raise InvalidConfigurationError(
+                f"{address.redact(connection_uri)} is not the address of a PostgreSQL database",
+                hint="postgresql://user:password@host:port/database",
+            )
+        scheme, separator, rest = connection_uri.partition("://")
+        dsn = scheme.partition("+")[0] + separator + rest if separator else connection_uri
+        return cls(dsn, **_settings(config))
+
+    @classmethod
+    def for_connection(cls, config: FluxConfig, connection: Any) -> PostgresBackend:
+        """For an open psycopg2 connection, which is left as it was found.
+
+        Raises `ConnectionStateError` where it is closed, asynchronous or inside a transaction.
+        """
+        if connection.closed:
+            raise ConnectionStateError("this connection is closed")
+        if connection.async_:
+            raise ConnectionStateError("this connection is asynchronous, and flux is not")
+        if connection.info.transaction_status != _IDLE:
+            raise ConnectionStateError(
+                "this connection is inside a transaction, which a migration would commit",
+                hint="commit or roll back before handing it to flux",
+            )
+        return cls(None, connection=connection, **_settings(config))
+
+    # The connection --------------------------------------------------------------------------
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """The connection, in autocommit: flux writes its own BEGIN."""
+        if self._handed_in is not None:
+            connection = self._handed_in
+            before = connection.autocommit
+            connection.autocommit = True
+            self._session = Session.borrowed(connection)
+            try:
+                yield self._with_names(connection)
+            finally:
+                if not connection.closed:
+                    connection.autocommit = before
+            return
+        connection = self._connect()
+        connection.autocommit = True
+        self._session = Session.own()
+        try:
+            yield self._with_names(connection)
+        finally:
+            connection.close()
+
+    def _with_names(self, connection: Any) -> Any:
+        def quoted(table: str) -> str:
+            names = (extensions.quote_ident(name, connection) for name in (self.schema, table))
+            return ".".join(names)
+
+        self.table = quoted(self.table_name)
+        self.state_table = quoted(self.table_name + "_state")
+        return connection
+
+    def _connect(self) -> Any:
+        if self._dsn is None:
+            info = self._handed_in.info
+            return psycopg2.connect(**{**info.dsn_parameters, "password": info.password})
+        try:
+            return psycopg2.connect(self._dsn, fallback_application_name="flux")
+        except psycopg2.Error as error:
+            message = address.without_secrets(str(error).strip(), self._dsn)
+            hint = None
+            if "does not exist" in message and "database" in message:
+                hint = "create it first: flux makes tables, not databases"
+            raise DatabaseUnavailableError(
+                f"cannot connect to {address.redact(self._dsn)}: {message}", hint=hint
+            ) from None  # the driver's own error may quote the password
+
+    def cursor(self) -> Any:
+        """A plain cursor, whatever the connection's own factory gives."""
+        return self.dbapi.cursor(cursor_factory=extensions.cursor)
+
+    def literal(self, text: str) -> str:
+        """A text as an SQL literal, quoted by the driver."""
+        adapted = extensions.adapt(text)
+        adapted.prepare(self.dbapi)
+        return str(adapted.getquoted().decode(extensions.encodings[self.dbapi.encoding]))
+
+    # The lock --------------------------------------------------------------------------------
+
+    @contextmanager
+    def migration_lock(self) -> Iterator[None]:
+        """Hold the lock on a second connection; without one, each migration takes it itself."""
+        holding: list[Any] = []
+
+        def try_to_acquire() -> bool:
+            rows = self.fetch(self._lock.holder)
+            self._holder = Holder(*rows[0]) if rows else None
+            if rows:
+                return False
+            connection = self._open_second()
+            if connection is None:
+                self._holder_pid = None
+                return True
+            holding.append(connection)
+            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+                # Nothing else runs on this connection: an error here would free the lock.
+                cursor.execute(
+                    "BEGIN ISOLATION LEVEL READ COMMITTED; "
+                    "SET LOCAL idle_in_transaction_session_timeout = 0; "
+                    f"SELECT {self._lock.try_lock}, pg_catalog.pg_backend_pid()"
+                )
+                is_ours, self._holder_pid = cursor.fetchone()
+            if not is_ours:
+                holding.pop().close()
+            return bool(is_ours)
+
+        try:
+            self.wait_for_lock(try_to_acquire, lambda: str(self._holder) if self._holder else None)
+            self._has_markers = self._can_mark()
+            yield
+        finally:
+            self._holder_pid = None
+            for connection in holding:
+                connection.close()
+
+    def _open_second(self) -> Any:
+        """A second connection for the lock; None where the server or a pool allows no other."""
+        try:
+            connection = self._connect()
+        except (psycopg2.Error, DatabaseUnavailableError):
+            return None
+        connection.autocommit = True
+        return connection
+
+    def _can_mark(self) -> bool:
+        """Whether anyone may run the blocks that mark how far a message got."""
+        return bool(
+            self.fetch(
+                "SELECT 1 FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
+                "AND pg_catalog.has_language_privilege('public', oid, 'usage')"
+            )
+        )
+
+    # Transactions ----------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A transaction of flux's own, behind the fence."""
+        self.run_sql(BEGIN + self._lock.take_fence)
+        try:
+            yield
+            self.run_sql("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if not self.dbapi.closed and self.dbapi.info.transaction_status != _IDLE:
+            self.run_sql("ROLLBACK")
+
+    def outcome_is_unknown(self) -> bool:
+        """Whether the connection broke, so that a COMMIT may or may not have arrived."""
+        return bool(self.dbapi.closed)
+
+    # The history -----------------------------------------------------------------------------
+
+    def read_state(self) -> DatabaseState:
+        """The history and what flux remembers, in one query where nothing is remembered."""
+        state_table = self.literal(self.state_table)
+        try:
+            rows = self.fetch(
+                "SELECT h.id, h.hash, h.applied_at, "
+                f"pg_catalog.to_regclass({state_table}) IS NOT NULL "
+                f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
+            )
+            remembered = self.read_memory() if rows[0][3] else {}
+        except errors.UndefinedTable:
+            return DatabaseState()
+        except psycopg2.Error as error:
+            raise self._unavailable(error, "cannot read the history") from error
+        # The outer join gives one row of nulls for an empty history.
+        history = [AppliedMigration(*row[:3]) for row in rows if row[0] is not None]
+        return self.make_state(history, remembered)
+
+    def is_initialized(self) -> bool:
+        """Whether the history table is there. Read-only."""
+        return self.fetch(f"SELECT pg_catalog.to_regclass({self.literal(self.table)})") != [(None,)]
+
+    def initialize(self) -> None:
+        """Create the history table, and its schema where there is none."""
+        schema = extensions.quote_ident(self.schema, self.dbapi)
+        # CREATE SCHEMA IF NOT EXISTS needs the right to create it even where it exists.
+        has_schema = self.fetch(f"SELECT pg_catalog.to_regnamespace({self.literal(schema)})")
+        try:
+            if has_schema == [(None,)]:
+                self.run_sql(f"CREATE SCHEMA {schema}")
+            self.run_sql(
+                f"CREATE TABLE IF NOT EXISTS {self.table} (id text PRIMARY KEY, "
+                "hash text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+            )
+        except psycopg2.Error as error:
+            raise self._unavailable(error, "cannot create the history table") from error
+
+    def register_migration(self, migration: Migration) -> None:
+        """Write the migration's row."""
+        self.run_sql(self._insert(migration))
+
+    def unregister_migration(self, migration: Migration) -> None:
+        """Delete the migration's row."""
+        self.run_sql(self._delete(migration))
+
+    def get_applied_migrations(self) -> list[AppliedMigration]:
+        """The rows of the history by id. Read-only."""
+        rows = self.fetch(f"SELECT id, hash, applied_at FROM {self.table} ORDER BY id")
+        return [AppliedMigration(*row) for row in rows]
+
+    def is_recorded(self, id: str) -> bool:
+        """Whether the history holds this id now. Read-only."""
+        return bool(self.fetch(f"SELECT 1 FROM {self.table} WHERE id = {self.literal(id)}"))
+
+    def remember(self, name: str, value: str) -> None:
+        """Write one row beside the history."""
+        self.run_sql(self._upsert(name, value))
+
+    def _upsert(self, name: str, value: str) -> str:
+        return (
+            f"INSERT INTO {self.state_table} (name, value) "
+            f"VALUES ({self.literal(name)}, {self.literal(value)}) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value;\n"
+        )
+
+    def _insert(self, migration: Migration) -> str:
+        return (
+            f"INSERT INTO {self.table} (id, hash, applied_at) VALUES "
+            f"({self.literal(migration.id)}, {self.literal(migration.hash)}, "
+            "pg_catalog.clock_timestamp());\n"
+        )
+
+    def _delete(self, migration: Migration) -> str:
+        return f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)};\n"
+
+    # Running ---------------------------------------------------------------------------------
+
+    def run_migration(self, migration: Migration) -> None:
+        """Apply one migration and write its row, in one round trip where it is plain text."""
+        self._run(migration.script, self._guard(migration, "NOT EXISTS"), self._insert(migration))
+
+    def undo_migration(self, migration: Migration, undo: Script) -> None:
+        """Undo one migration and delete its row, as `run_migration` applies it."""
+        self._run(undo, self._guard(migration, "EXISTS"), self._delete(migration))
+
+    def run_repeatable(self, repeatable: Repeatable) -> None:
+        """Run one repeatable, as `run_migration` applies a migration."""
+        closing = ""
+        if repeatable.script.directives.on_change:
+            closing = self._upsert(*self.last_run_row(repeatable))
+        self._run(repeatable.script, "", closing)
+
+    def _guard(self, migration: Migration, wanted: str) -> str:
+        recorded = f"(SELECT FROM {self.table} WHERE id = {self.literal(migration.id)})"
+        return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
+
+    def _run(self, script: Script, guard: str, record: str) -> None:
+        """One script between its guard and its record, which are statements of flux's own."""
+        opening = self._lock.take_fence + guard
+        if self._holder_pid is None:
+            opening = f"SELECT {fail_unless(self._lock.try_lock, LOCK_BUSY)};\n" + opening
+        closing = (
+            self._session.restore
+            + f"SELECT {fail_unless(self._lock.fence_held, FENCE_LOST)}, "
+            + f"{fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)};\n"
+            + record
+            + "COMMIT"
+        )
+        try:
+            if script.directives.no_transaction:
+                self._run_without_transaction(script, opening, closing)
+            elif script.function is not None:
+                self.run_sql(BEGIN + opening)
+                script.function(self.dbapi)
+                self.run_sql(closing)
+            elif script.text is not None:
+                self._run_text(script.text, opening, closing)
+        except (psycopg2.Error, StatementError) as error:
+            raise _meaning(error) from error.__cause__
+        finally:
+            self._clean_up()
+
+    def _run_text(self, text: str, opening: str, closing: str) -> None:
+        statements, modes = unwrap(_statements(split(text, "postgres")), "postgres")
+        messages = compose(
+            statements,
+            begin=f"BEGIN {modes};\n",
+            opening=opening,
+            closing=closing,
+            with_markers=self._has_markers,
+        )
+        for message in messages:
+            self._send(message, len(statements))
+
+    def _run_without_transaction(self, script: Script, opening: str, closing: str) -> None:
+        """Each statement in a message of its own: in one, they would share a transaction."""
+        if self._holder_pid is None:
+            raise DatabaseUnavailableError(
+                f"{script.path} runs without a transaction, and there is no second connection "
+                "to hold the migration lock meanwhile",
+                hint="let flux open one: raise the limit of connections, or hand in an address",
+            )
+        self.run_sql(BEGIN + opening + "COMMIT")
+        if script.function is not None:
+            script.function(self.dbapi)
+        elif script.text is not None:
+            self.apply_migration(script.text)
+        if self.dbapi.info.transaction_status != _IDLE:
+            raise TransactionEndedError
+        self.run_sql(BEGIN + self._lock.take_fence + closing)
+
+    def apply_migration(self, content: str) -> None:
+        """Run SQL text statement by statement, in whatever transaction is open, or none."""
+        statements = _statements(split(content, "postgres"))
+        for number, statement in enumerate(statements, 1):
+            self._send(single(statement, number), len(statements))
+
+    def _send(self, message: Message, total: int) -> None:
+        """One round trip. Raises `StatementError`, which says which statement failed."""
+        notices = self.dbapi.notices
+        notices[:] = without_markers(notices)
+        cursor = self.cursor()
+        try:
+            if message.rows is None:
+                cursor.execute(message.text)
+            else:
+                cursor.copy_expert(message.text, StringIO(message.rows))
+        except psycopg2.Error as error:
+            raise _statement_error(error, message, total, last_marker(notices)) from error
+        finally:
+            cursor.close()
+            notices[:] = without_markers(notices)
+
+    def _clean_up(self) -> None:
+        """Leave no transaction and no setting behind, after a success as after a failure."""
+        if self.dbapi.closed:
+            return
+        failed = self.dbapi.info.transaction_status != _IDLE
+        self._roll_back()
+        self.dbapi.autocommit = True  # a Python migration may have changed it
+        if failed or self._handed_in is not None:
+            self._session.settle(self.dbapi)
+
+    # Checking and telling --------------------------------------------------------------------
+
+    def check_statements(
+        self, script: Script, pieces: Sequence[Statement | MetaCommand]
+    ) -> list[Problem]:
+        """Refuse what psql alone understands, and what cannot run in flux's transaction."""
+
+        def problem(kind: str, piece: Statement | MetaCommand, message: str, hint: str) -> Problem:
+            return Problem(kind, (), message, hint, script.location(piece.start))
+
+        problems = [
+            problem(
+                "meta-command",
+                piece,
+                f"{piece.text.split()[0]} is a command of psql, which the server does not know",
+                "write what it does as SQL, or remove it",
+            )
+            for piece in pieces
+            if isinstance(piece, MetaCommand) and not piece.text.startswith(_HARMLESS_COMMANDS)
+        ]
+        statements = _statements(pieces)
+        for statement in statements:
+            if _copies_to_client(statement):
+                problems.append(
+                    problem(
+                        "copy-out",
+                        statement,
+                        "COPY … TO STDOUT gives its rows to nobody in a migration",
+                        "remove it",
+                    )
+                )
+        if script.directives.no_transaction:
+            return problems
+        for statement in unwrap(statements, "postgres").statements:
+            found = list(islice(words(statement.text, "postgres"), 12))
+            if controls_transaction(statement, "postgres"):
+                message = (
+                    f"{found[0]} inside a migration, which flux runs in a transaction of its own"
+                )
+                hint = f"remove it, or {_NO_TRANSACTION_HINT}"
+                problems.append(problem("transaction-control", statement, message, hint))
+            elif _needs_no_transaction(found):
+                message = f"{_named(found)} cannot run inside a transaction"
+                problems.append(problem("concurrently", statement, message, _NO_TRANSACTION_HINT))
+        return problems
+
+    def describe_error(self, error: BaseException) -> ErrorReport:
+        """The server's message, detail and hint; a hint of flux's own where it gives none."""
+        if not isinstance(error, psycopg2.Error):
+            return super().describe_error(error)
+        diag = error.diag
+        message = diag.message_primary or str(error).strip() or type(error).__name__
+        detail = "; ".join(filter(None, [diag.message_detail, diag.context]))
+        hint = diag.message_hint or _HINTS.get(error.pgcode or "")
+        return ErrorReport(message, detail.replace("\n", "; ") or None, hint)
+
+    def _unavailable(self, error: psycopg2.Error, what: str) -> DatabaseUnavailableError:
+        report = self.describe_error(error)
+        if error.pgcode == "42501" and "create" in what:  # insufficient_privilege
+            report = report._replace(
+                hint="since PostgreSQL 15 not every user may create tables in public: "
+                f"GRANT CREATE ON SCHEMA {self.schema} TO the user, or set migrations_schema in "
+                "[backend] to a schema of its own"
+            )
+        return unavailable(error, report, what)
+
+
+BEGIN = "BEGIN;\n"
+
+#: What flux says where the server gives no hint, by SQLSTATE
+#: (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_HINTS = {
+    "25001": _NO_TRANSACTION_HINT,  # active_sql_transaction
+    "25006": "this server is a standby, or the user's transactions are read-only: "
+    "give the address of the primary",  # read_only_sql_transaction
+    "55P04": "put the ALTER TYPE … ADD VALUE into a migration of its own, before this one; "
+    "a new value can be used only when it is committed",  # unsafe_new_enum_value_usage
+    "53200": "a migration locks more objects than the server has room for: split it, or raise "
+    "max_locks_per_transaction",  # out_of_memory
+}
+
+
+def _settings(config: FluxConfig) -> dict[str, Any]:
+    settings = config.backend_config
+    check_keys(
+        settings,
+        {"migrations_schema": str, "migrations_table": str, "migrations_lock_id": int},
+        config.path,
+    )
+    lock_id = settings.get("migrations_lock_id", DEFAULT_LOCK_ID)
+    if not -(2**63) <= lock_id < 2**63:
+        raise InvalidConfigurationError(
+            "migrations_lock_id in [backend] must fit into 64 bits",
+            location=Location(config.path) if config.path else None,
+        )
+    return {
+        "schema": settings.get("migrations_schema", DEFAULT_SCHEMA),
+        "table": settings.get("migrations_table", DEFAULT_TABLE),
+        "lock_id": lock_id,
+        "lock_wait": config.lock_wait,
+    }
+
+
+def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
+    return [piece for piece in pieces if isinstance(piece, Statement)]
+
+
+def _copies_to_client(statement: Statement) -> bool:
+    found = list(islice(words(statement.text, "postgres"), 1))
+    if found != ["COPY"] or statement.copy_data is not None:
+        return False
+    rest = list(words(statement.text, "postgres"))
+    return any(pair in (("TO", "STDOUT"), ("TO", "STDIN")) for pair in pairwise(rest))
+
+
+def _needs_no_transaction(found: Sequence[str]) -> bool:
+    if "CONCURRENTLY" in found:
+        return found[0] != "REFRESH"  # a materialized view may
+    return found[:1] == ["VACUUM"] or tuple(found[:2]) in (
+        ("ALTER", "SYSTEM"),
+        ("CREATE", "DATABASE"),
+        ("DROP", "DATABASE"),
+        ("CREATE", "TABLESPACE"),
+        ("DROP", "TABLESPACE"),
+    )
+
+
+def _named(found: Sequence[str]) -> str:
+    if "CONCURRENTLY" in found:
+        return " ".join(found[: found.index("CONCURRENTLY") + 1])
+    return " ".join(found[: 1 if found[0] == "VACUUM" else 2])
+
+
+def _statement_error(
+    error: psycopg2.Error, message: Message, total: int, reached: int | None
+) -> StatementError:
+    """Which statement failed: by the server's position, else by the marker before it."""
+    position = error.diag.statement_position
+    segment = segment_at(message, int(position)) if position else None
+    if segment is not None and position is not None:
+        offset = segment.statement.start + int(position) - 1 - segment.start
+        return StatementError(offset=offset, exact=True, number=segment.number, total=total)
+    if reached is None and len(message.segments) == 1 and total == 1:
+        reached = 1
+    for candidate in message.segments:
+        if candidate.number == reached:
+            return StatementError(
+                offset=candidate.statement.start, exact=False, number=reached, total=total
+            )
+    return StatementError(offset=None, exact=False, number=None, total=total)
+
+
+def _meaning(error: psycopg2.Error | StatementError) -> Exception:
+    """What an error means to the runner, where it is one that flux raised on purpose."""
+    text = str(error.__cause__ if isinstance(error, StatementError) else error)
+    if HISTORY_CHANGED in text or LOCK_BUSY in text:
+        return HistoryChangedError()
+    if LOCK_LOST in text:
+        return LockLostError()
+    if FENCE_LOST in text:
+        return TransactionEndedError()
+    return error

@@ -1,0 +1,114 @@
+"""The migration lock and the fence on PostgreSQL.
+
+The *lock* is an advisory lock of a transaction, held for a whole batch on a connection of its
+own, so that it works behind a transaction pooler and dies with its holder. Its number is the
+one that flux-migrations 0.0.3 takes for its session, so that the two exclude each other.
+An idle READ COMMITTED transaction holds no snapshot, and so does not hold up CREATE INDEX
+CONCURRENTLY; a process blocked inside pg_advisory_lock would (golang-migrate#960).
+
+The *fence* is a second advisory lock, which each migration's own transaction takes. The lock
+of a killed run is free at once, while the server may still run its last statement; the fence
+keeps the next run's first migration waiting until that is over.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_FLUX = 0x666C7578  # "flux" in ASCII
+_SELF = "pg_catalog.pg_backend_pid()"
+
+#: Texts of the errors that flux's own statements raise on purpose.
+LOCK_LOST = "flux: the lock is lost"
+LOCK_BUSY = "flux: the lock is busy"
+FENCE_LOST = "flux: the transaction was ended"
+HISTORY_CHANGED = "flux: the history has changed"
+
+
+class Holder(NamedTuple):
+    """The session that holds the lock, as far as this user may see it."""
+
+    pid: int
+    application: str | None
+    host: str | None
+    since: str | None
+
+    def __str__(self) -> str:
+        details = [self.application or "", f"on {self.host}" if self.host else ""]
+        details += [f"since {self.since}" if self.since else ""]
+        described = ", ".join(filter(None, details))
+        return f"pid {self.pid}" + (f" ({described})" if described else "")
+
+
+class LockSQL(NamedTuple):
+    """The SQL about the lock of one number, a 64-bit integer."""
+
+    lock_id: int
+
+    @property
+    def try_lock(self) -> str:
+        """An expression: take the lock in this transaction if it is free; true if so."""
+        return f"pg_catalog.pg_try_advisory_xact_lock({self.lock_id})"
+
+    @property
+    def take_fence(self) -> str:
+        """A statement: take the fence in this transaction; waits for a killed run's last one."""
+        return f"SELECT pg_catalog.pg_advisory_xact_lock({_FLUX}, {self._fence_id});\n"
+
+    @property
+    def holder(self) -> str:
+        """A query: the session that holds the lock, if any does. Read-only."""
+        return (
+            "SELECT a.pid, a.application_name, "
+            "coalesce(a.client_hostname, host(a.client_addr), 'the server itself'), "
+            "to_char(coalesce(a.xact_start, a.backend_start), 'YYYY-MM-DD HH24:MI:SS TZ') "
+            "FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid) "
+            f"WHERE {self._is_lock} LIMIT 1"
+        )
+
+    def held_by(self, pid: int | None) -> str:
+        """An expression: whether the session of that pid (None: this one) holds the lock."""
+        return (
+            "EXISTS (SELECT FROM pg_catalog.pg_locks l "
+            f"WHERE {self._is_lock} AND l.pid = {_SELF if pid is None else pid})"
+        )
+
+    @property
+    def fence_held(self) -> str:
+        """An expression: whether this very transaction still holds the fence."""
+        return (
+            "EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' "
+            f"AND l.database = {_DATABASE} AND l.classid = {_FLUX} "
+            f"AND l.objid = {self._fence_id % 2**32} AND l.objsubid = 2 AND l.granted "
+            f"AND l.pid = {_SELF})"
+        )
+
+    @property
+    def _is_lock(self) -> str:
+        unsigned = self.lock_id % 2**64
+        return (
+            f"l.locktype = 'advisory' AND l.database = {_DATABASE} "
+            f"AND l.classid = {unsigned >> 32} AND l.objid = {unsigned % 2**32} "
+            "AND l.objsubid = 1 AND l.granted"
+        )
+
+    @property
+    def _fence_id(self) -> int:
+        """The lock's number folded into a signed 32-bit integer."""
+        unsigned = self.lock_id % 2**64
+        folded = (unsigned ^ (unsigned >> 32)) % 2**32
+        return folded - 2**32 if folded >= 2**31 else folded
+
+
+_DATABASE = (
+    "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
+)
+
+
+def fail_unless(condition: str, text: str) -> str:
+    """An expression that is 0, or ends the transaction with an error that holds `text`.
+
+    It works without a procedural language. The pid keeps the server from folding the cast,
+    and so from failing, when it plans.
+    """
+    return f"CASE WHEN {condition} THEN 0 ELSE ('{text} ' || {_SELF})::pg_catalog.int4 END"

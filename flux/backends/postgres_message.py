@@ -1,0 +1,122 @@
+"""One migration as simple-query messages, and the way back from an error's position. Pure.
+
+A message holds several statements and costs one round trip. The server parses a message as a
+whole before it runs any of it, so a syntax error runs nothing; positions count from the start
+of the message. `COPY … FROM stdin` ends a message, because its rows follow on the wire.
+
+Many errors carry no position. A *marker* before each statement, a `RAISE INFO` that the server
+sends to the client at once and does not log, says which statement was reached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice, takewhile
+from typing import NamedTuple
+
+from flux.statements import Statement, words
+
+_MARKER = re.compile(r"flux marker (\d+)")
+
+
+class Segment(NamedTuple):
+    """Where a statement lies in its message, and which one it is (1-based)."""
+
+    start: int
+    statement: Statement
+    number: int
+
+
+class Message(NamedTuple):
+    """What goes to the server in one round trip; `rows` follow a COPY that ends the text."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    rows: str | None = None
+
+
+class _Writer:
+    """Builds messages, and remembers where each statement comes to lie."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._parts: list[str] = []
+        self._segments: list[Segment] = []
+        self._length = 0
+
+    def add(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)
+
+    def add_statement(self, statement: Statement, number: int) -> None:
+        self._segments.append(Segment(self._length, statement, number))
+        self.add(statement.text + ";\n")
+        if statement.copy_data is not None:
+            self.end_message(statement.copy_data)
+
+    def end_message(self, rows: str | None = None) -> None:
+        self.messages.append(Message("".join(self._parts), tuple(self._segments), rows))
+        self._parts, self._segments, self._length = [], [], 0
+
+
+def compose(
+    statements: Sequence[Statement],
+    *,
+    begin: str,
+    opening: str,
+    closing: str,
+    with_markers: bool = True,
+) -> list[Message]:
+    """The messages for one transaction: `begin`, `opening`, the statements, `closing`.
+
+    A SET TRANSACTION that the statements start with comes before `opening`: it must come
+    before any query.
+    """
+    writer = _Writer()
+    writer.add(begin)
+    first = sum(1 for _ in takewhile(_sets_transaction, statements))
+    for number, statement in enumerate(statements[:first], 1):
+        writer.add_statement(statement, number)
+    writer.add(opening)
+    for number, statement in enumerate(statements[first:], first + 1):
+        if with_markers:
+            writer.add(_marker(number))
+        writer.add_statement(statement, number)
+    if with_markers:
+        writer.add(_marker(len(statements) + 1))
+    writer.add(closing)
+    writer.end_message()
+    return writer.messages
+
+
+def single(statement: Statement, number: int) -> Message:
+    """A message of one statement alone, which so runs in no transaction but its own."""
+    return Message(statement.text, (Segment(0, statement, number),), statement.copy_data)
+
+
+def segment_at(message: Message, position: int) -> Segment | None:
+    """The statement at a 1-based position of the message; None for flux's own part of it."""
+    for segment in message.segments:
+        if segment.start <= position - 1 <= segment.start + len(segment.statement.text):
+            return segment
+    return None
+
+
+def last_marker(notices: Iterable[str]) -> int | None:
+    """The number of the last statement that was reached, from the server's notices."""
+    numbers = [int(found[1]) for notice in notices if (found := _MARKER.search(notice))]
+    return numbers[-1] if numbers else None
+
+
+def without_markers(notices: Iterable[str]) -> list[str]:
+    """The notices that are not flux's own."""
+    return [notice for notice in notices if not _MARKER.search(notice)]
+
+
+def _sets_transaction(statement: Statement) -> bool:
+    return list(islice(words(statement.text, "postgres"), 2)) == ["SET", "TRANSACTION"]
+
+
+def _marker(number: int) -> str:
+    return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"

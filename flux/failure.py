@@ -1,0 +1,98 @@
+"""What a user is told when a step fails: where, why, and what state the database is in. Pure."""
+
+from __future__ import annotations
+
+from flux.backends.base import (
+    LockLostError,
+    MigrationBackend,
+    StatementError,
+    TransactionEndedError,
+)
+from flux.directory import python_location
+from flux.exceptions import Location, MigrationApplyError
+from flux.migration import Script
+from flux.plan import Step
+
+_VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
+
+
+def apply_error(
+    backend: MigrationBackend, step: Step, script: Script, error: Exception, done: tuple[str, ...]
+) -> MigrationApplyError:
+    """The error for a step that failed; `done` names what the batch had finished before it."""
+    message, hint = _message(backend, script, error)
+    return MigrationApplyError(
+        f"{_VERBS[step.action]} {step.name} failed: {message}",
+        id=step.name,
+        state=_state(backend, step, script, error),
+        done=done,
+        location=_location(script, error),
+        hint=hint,
+    )
+
+
+def cause_of(error: Exception) -> Exception:
+    """The driver's own exception, where flux has wrapped it."""
+    if isinstance(error, StatementError) and isinstance(error.__cause__, Exception):
+        return error.__cause__
+    return error
+
+
+def _message(backend: MigrationBackend, script: Script, error: Exception) -> tuple[str, str | None]:
+    if isinstance(error, TransactionEndedError):
+        if script.directives.no_transaction:
+            return "it leaves a transaction open", "commit it at the end of the file"
+        return (
+            "it ended the transaction that flux runs it in",
+            "leave commit and rollback to flux, or run it without a transaction: no-transaction",
+        )
+    if isinstance(error, LockLostError):
+        return (
+            "the migration lock was lost: the session that held it was ended",
+            "run it again; if a pooler ends idle sessions, give flux a direct connection",
+        )
+    report = backend.describe_error(cause_of(error))
+    message = report.message
+    if script.function is not None:
+        message = f"{type(cause_of(error)).__name__}: {message}"
+    if report.detail:
+        message += f"\ndetail: {report.detail}"
+    return message, report.hint
+
+
+def _location(script: Script, error: Exception) -> Location:
+    if isinstance(error, StatementError):
+        location = script.location(error.offset)
+        return location if error.exact else location.without_column()
+    if script.function is not None:
+        return python_location(script.path, error)
+    return script.location()
+
+
+def _state(backend: MigrationBackend, step: Step, script: Script, error: Exception) -> str:
+    if backend.outcome_is_unknown():
+        return (
+            f"the connection broke, and whether {step.name} took effect is not known; "
+            "`flux status` tells"
+        )
+    if script.directives.no_transaction:
+        return _state_without_transaction(step, error)
+    if isinstance(error, TransactionEndedError):
+        return "what it committed is in the database, and the history does not say so"
+    return f"rolled back; the database is as it was before {step.name}"
+
+
+def _state_without_transaction(step: Step, error: Exception) -> str:
+    recorded = {
+        "apply": f"{step.name} is not in the history",
+        "undo": f"{step.name} is still in the history",
+        "run": f"{step.name} ran in part",
+    }[step.action]
+    if not isinstance(error, StatementError) or error.number is None:
+        return f"it ran without a transaction, and {recorded}"
+    number = error.number
+    before = {1: "no statement", 2: "statement 1"}.get(number, f"statements 1 to {number - 1}")
+    return (
+        f"it ran without a transaction: {before} of {error.total} took effect, "
+        f"statement {number} failed, and {recorded}"
+    )
