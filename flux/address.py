@@ -19,6 +19,9 @@ _SECRET_IN_URL: Final = re.compile(_SECRET_NAME + r"([^&]*)", re.IGNORECASE)
 _SECRET_KEYWORD: Final = re.compile(
     _SECRET_NAME + r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)", re.IGNORECASE | re.DOTALL
 )
+_KEYWORD_STRING: Final = re.compile(
+    r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|connect_timeout)\s*="
+)
 _BACKEND_OF_SCHEME: Final = {
     "postgres": "postgres",
     "postgresql": "postgres",
@@ -146,7 +149,7 @@ def _checked_path(path: str) -> str:
 
 
 def _is_keyword_string(address: str) -> bool:
-    return re.match(r"\s*(host|hostaddr|dbname|user|service|port)\s*=", address) is not None
+    return _KEYWORD_STRING.match(address) is not None
 
 
 def _after_scheme(address: str) -> tuple[str, str]:

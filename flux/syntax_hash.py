@@ -23,24 +23,38 @@ def syntax_hash(source: str) -> str:
     return sha256("".join(_canonical(tree)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _canonical(value: object) -> Iterator[str]:
-    """One text for one tree: node types with their non-empty fields in alphabetical order."""
-    if isinstance(value, ast.AST):
-        yield f"({type(value).__name__}"
-        for name in sorted(value._fields):
-            field = _without_docstring(value) if name == "body" else getattr(value, name, None)
-            if name not in _LEFT_OUT and field is not None and field != []:
-                yield f" {name}="
-                yield from _canonical(field)
-        yield ")"
-    elif isinstance(value, list):
-        yield "["
-        for item in value:
-            yield from _canonical(item)
-            yield ","
-        yield "]"
-    else:
-        yield f"{type(value).__name__}:{value!r}"
+class _Text(str):
+    """A piece of the canonical text, told apart from a string in the tree."""
+
+    __slots__ = ()
+
+
+def _canonical(tree: ast.AST) -> Iterator[str]:
+    """One text for one tree: node types with their non-empty fields in alphabetical order.
+
+    Without recursion: a sum of a thousand strings is a tree a thousand levels deep.
+    """
+    todo: list[object] = [tree]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, _Text):
+            yield value
+            continue
+        if isinstance(value, ast.AST):
+            pieces: list[object] = [_Text(f"({type(value).__name__}")]
+            for name in sorted(value._fields):
+                field = _without_docstring(value) if name == "body" else getattr(value, name, None)
+                if name not in _LEFT_OUT and field is not None and field != []:
+                    pieces += [_Text(f" {name}="), field]
+            pieces.append(_Text(")"))
+        elif isinstance(value, list):
+            pieces = [_Text("[")]
+            for item in value:
+                pieces += [item, _Text(",")]
+            pieces.append(_Text("]"))
+        else:
+            pieces = [_Text(f"{type(value).__name__}:{value!a}")]
+        todo += reversed(pieces)
 
 
 def _without_docstring(node: ast.AST) -> object:

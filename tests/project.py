@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.flux_process import FluxProcess, FluxResult, flux_environment
+from tests.flux_process import FluxProcess, flux_environment
 
 HANGS_AFTER = 60.0  # seconds
 
@@ -47,21 +47,10 @@ class Project:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
-    def add(self, **files: str | bytes) -> None:
-        """Write migrations: `a_sql="…"` is migrations/a.sql, `a_undo_sql` is a.undo.sql."""
+    def add(self, files: Mapping[str, str | bytes]) -> None:
+        """Write files of the migration directory by their names in it."""
         for name, content in files.items():
-            stem, _, ending = name.rpartition("_")
-            stem = f"{stem.removesuffix('_undo')}.undo" if stem.endswith("_undo") else stem
-            for placement in ("pre", "post"):
-                if stem.startswith(f"{placement}_"):
-                    stem = f"{placement}-apply/{stem.removeprefix(f'{placement}_')}"
-            self.write(f"migrations/{stem}.{ending}", content)
-
-    def flux(
-        self, *arguments: str, env: Mapping[str, str | None] | None = None, cwd: Path | None = None
-    ) -> FluxResult:
-        """Run flux to its end."""
-        return self.run(*arguments, env=env, cwd=cwd)
+            self.write(f"migrations/{name}", content)
 
     def succeed(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> str:
         """Run flux, which must exit with 0 and say nothing on standard error; its output."""

@@ -6,6 +6,7 @@ has applied it, its text, its history row, the check that the lock is still ours
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -61,7 +62,7 @@ DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_LOCK_ID = 3589  # "flux" on a phone's keypad
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
 #: psql's commands in pg_dump's output that mean nothing outside of psql.
-_HARMLESS_COMMANDS = ("\\restrict", "\\unrestrict")
+_HARMLESS_COMMAND = re.compile(r"\\(un)?restrict\s+\S+")
 _NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
 
 
@@ -468,7 +469,7 @@ class PostgresBackend(MigrationBackend):
                 "write what it does as SQL, or remove it",
             )
             for piece in pieces
-            if isinstance(piece, MetaCommand) and not piece.text.startswith(_HARMLESS_COMMANDS)
+            if isinstance(piece, MetaCommand) and not _HARMLESS_COMMAND.fullmatch(piece.text)
         ]
         statements = _statements(pieces)
         for statement in statements:
