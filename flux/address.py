@@ -13,11 +13,11 @@ from typing import Final
 from flux.exceptions import InvalidConfigurationError
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
-_SECRET_NAME: Final = r"([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
+_NAME_AND_EQUALS: Final = r"([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
 #: A parameter of a URL, and one of libpq's keyword strings, in which `&` is a letter.
-_SECRET_IN_URL: Final = re.compile(_SECRET_NAME + r"([^&]*)", re.IGNORECASE)
+_SECRET_IN_URL: Final = re.compile(_NAME_AND_EQUALS + r"([^&]*)", re.IGNORECASE)
 _SECRET_KEYWORD: Final = re.compile(
-    _SECRET_NAME + r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)", re.IGNORECASE | re.DOTALL
+    _NAME_AND_EQUALS + r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)", re.IGNORECASE | re.DOTALL
 )
 _KEYWORD_STRING: Final = re.compile(
     r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|connect_timeout)\s*="

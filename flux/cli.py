@@ -60,6 +60,8 @@ class Arguments(argparse.Namespace):
     backend: str
     auto_approve: bool
     lock_wait: float | None
+    #: Standard output, also while what migrations print goes elsewhere.
+    out: TextIO
 
 
 class _Terminated(BaseException):
@@ -70,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process) and return the exit code."""
     _make_streams_robust()
     arguments = _parse(argv)
+    arguments.out = sys.stdout
     _raise_on_sigterm()
     try:
         return arguments.run(arguments)
@@ -88,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "`flux status` shows where things stand"
         )
         return TERMINATED if isinstance(interruption, _Terminated) else INTERRUPTED
+    finally:
+        sys.stdout = arguments.out
 
 
 # Commands -----------------------------------------------------------------------------------
@@ -238,17 +243,15 @@ def _change(
         print(render.plan_text(plan, palette))
         return _ask(question)
 
-    def on_event(event: Event) -> None:
-        if event.kind == "wait":
-            _tell(event.message)
-        elif event.kind == "done" and event.step is not None:
+    def on_done(event: Event) -> None:
+        if event.step is not None:
             done.append(StepResult(event.step.action, event.step.name, event.seconds or 0.0))
-            if not arguments.json and (line := render.event_text(event, palette)):
-                print(line, flush=True)
+            if not arguments.json:
+                print(render.event_text(event, palette), flush=True)
 
     asks = _can_ask(arguments) and not arguments.auto_approve
     try:
-        with _runner(arguments, on_event=on_event) as runner:
+        with _runner(arguments, on_done) as runner:
             result = act(runner, confirm if asks else None)
     except exceptions.FluxMigrationException as error:
         if not arguments.json:
@@ -275,29 +278,23 @@ def _load_config(arguments: Arguments) -> FluxConfig:
     return config if lock_wait is None else config._replace(lock_wait=lock_wait)
 
 
-def _runner(arguments: Arguments, on_event: Callable[[Event], None] | None = None) -> FluxRunner:
+def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None) -> FluxRunner:
     from flux.runner import FluxRunner
 
     config = _load_config(arguments)
-    if on_event is None:
 
-        def on_event(event: Event) -> None:
+    def tell_event(event: Event) -> None:
+        if event.kind == "wait" and config.log_level != "ERROR":
             _tell(event.message)
+        elif event.kind == "start" and event.step is not None and config.log_level == "DEBUG":
+            _tell(f"{event.step.action} {event.step.name} ({event.step.path})")
+        elif event.kind == "done" and on_done is not None:
+            on_done(event)
 
     if arguments.json:
-        # A migration that prints while it is read must not spoil the JSON.
-        sys.stdout = _JsonOnly(sys.stdout)
-    return FluxRunner.from_config(config, arguments.uri, on_event=on_event)
-
-
-class _JsonOnly:
-    """Standard output while `--json` is on: what others print goes to standard error."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
+        # A migration that prints must not spoil the JSON.
+        sys.stdout = sys.stderr
+    return FluxRunner.from_config(config, arguments.uri, on_event=tell_event)
 
 
 def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
@@ -305,8 +302,7 @@ def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
 
     from flux.render import FORMAT
 
-    if isinstance(sys.stdout, _JsonOnly):
-        sys.stdout = sys.stdout.stream
+    sys.stdout = arguments.out
     document = {"format": FORMAT, "command": arguments.command, **data}
     print(json.dumps(document, indent=2, ensure_ascii=False))
 

@@ -23,7 +23,8 @@ ORDERS = ("text", "natural")
 
 TypeOrTypes = type | tuple[type, ...]
 
-_VARIABLE = re.compile(r"\$(?:\$|\{([^}]*)\})")
+_VARIABLE = re.compile(r"\$(?:\$|\{([^}]*)(\}?))")
+_MAY_HOLD_SECRET = re.compile(r"://|ur[il]|dsn|pass|pwd|secret|token|key|auth", re.IGNORECASE)
 
 
 class FluxConfig(NamedTuple):
@@ -62,18 +63,17 @@ class FluxConfig(NamedTuple):
         path = os.fspath(path)
         document = _read_toml(path)
         if os.path.basename(path) == PYPROJECT_FILE:
-            tool = document.get("tool", {}).get("flux")
-            if tool is None:
-                raise InvalidConfigurationError(
-                    "there is no [tool.flux] section", location=Location(path)
-                )
-            general = {key: value for key, value in tool.items() if key != "backend_config"}
-            backend_config = tool.get("backend_config", {})
             sections = ("[tool.flux]", "[tool.flux.backend_config]")
+            if not _has_section(document):
+                raise InvalidConfigurationError(
+                    f"there is no {sections[0]} section", location=Location(path)
+                )
+            general = document["tool"]["flux"]
+            backend_config = general.pop("backend_config", {}) if isinstance(general, dict) else {}
         else:
+            sections = ("[flux]", "[backend]")
             _refuse_unknown(document, ("flux", "backend"), path, "section", "the file")
             general, backend_config = document.get("flux", {}), document.get("backend", {})
-            sections = ("[flux]", "[backend]")
         for section, value in zip(sections, (general, backend_config), strict=True):
             if not isinstance(value, dict):
                 raise InvalidConfigurationError(
@@ -94,11 +94,10 @@ class FluxConfig(NamedTuple):
         for key, value in general.items():
             check, wanted = _CHECKS[key]
             if not check(value):
+                given = repr(value)
+                shown = "" if _MAY_HOLD_SECRET.search(key + given) else f", not {given}"
                 raise InvalidConfigurationError(
-                    f"{key} in {section} must be {wanted}, not {value!r}"
-                    if key != "database_url"
-                    else f"{key} in {section} must be {wanted}",
-                    location=Location(path),
+                    f"{key} in {section} must be {wanted}{shown}", location=Location(path)
                 )
         settings = dict(general)
         settings["migration_directory"] = os.path.join(
@@ -120,6 +119,8 @@ class FluxConfig(NamedTuple):
         Raises `InvalidConfigurationError` when there is none, or a variable is not set.
         """
         if given is not None:
+            if not given.strip():
+                raise InvalidConfigurationError("the database's address is empty")
             return given
         if from_environment := os.environ.get(DATABASE_URL_VARIABLE):
             return from_environment
@@ -129,21 +130,29 @@ class FluxConfig(NamedTuple):
                 hint="give its address on the command line, in the environment variable "
                 f"{DATABASE_URL_VARIABLE}, or as database_url in {self.path or CONFIG_FILE}",
             )
-        return address.relative_to(
-            _VARIABLE.sub(self._variable, self.database_url), self.project_directory
-        )
+        url = _VARIABLE.sub(self._variable, self.database_url)
+        if self.backend != "sqlite":
+            return url
+        return address.relative_to(url, self.project_directory)
 
     def _variable(self, match: re.Match[str]) -> str:
-        name = match[1]
+        name, end = match.groups()
         if name is None:
             return "$"
-        try:
-            return os.environ[name]
-        except KeyError:
+        if not end:
             raise InvalidConfigurationError(
-                f"database_url needs the environment variable {name!r}, which is not set",
+                "database_url has a ${ without its }",
                 location=Location(self.path or CONFIG_FILE),
-            ) from None
+                hint="a dollar sign is written $$",
+            )
+        # With nothing in its place, the address would be one of another database.
+        if not (value := os.environ.get(name)):
+            state = "which is not set" if value is None else "which is empty"
+            raise InvalidConfigurationError(
+                f"database_url needs the environment variable {name!r}, {state}",
+                location=Location(self.path or CONFIG_FILE),
+            )
+        return value
 
 
 def find_config_file(directory: str = "") -> str:
@@ -155,7 +164,7 @@ def find_config_file(directory: str = "") -> str:
     pyproject = os.path.join(directory, PYPROJECT_FILE)
     has_own = os.path.isfile(own)
     # Cheap before exact: most projects have a pyproject.toml that says nothing of flux.
-    has_section = _mentions_flux(pyproject) and "flux" in _read_toml(pyproject).get("tool", {})
+    has_section = _mentions_flux(pyproject) and _has_section(_read_toml(pyproject))
     if has_own and has_section:
         raise InvalidConfigurationError(
             f"both {own} and [tool.flux] in {pyproject} configure flux",
@@ -181,7 +190,8 @@ def check_keys(
     for key, value in settings.items():
         wanted = checks[key]
         # To Python, true is a whole number.
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        types = wanted if isinstance(wanted, tuple) else (wanted,)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise InvalidConfigurationError(
                 f"{key} in [backend] must be {_type_name(wanted)}", location=Location(where)
             )
@@ -196,7 +206,11 @@ def nearest(word: str, candidates: tuple[str, ...] | list[str]) -> str | None:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _is_backend_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) is not None
 
 
 def _is_bool(value: object) -> bool:
@@ -204,7 +218,7 @@ def _is_bool(value: object) -> bool:
 
 
 def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
 
 
 def _type_name(wanted: TypeOrTypes) -> str:
@@ -221,7 +235,7 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 _CHECKS = {
-    "backend": (_is_text, "the name of a backend"),
+    "backend": (_is_backend_name, "the name of a backend"),
     "migration_directory": (_is_text, "the path of a directory"),
     "log_level": (LOG_LEVELS.__contains__, f"one of {', '.join(LOG_LEVELS)}"),
     "apply_repeatable_on_undo": (_is_bool, "true or false"),
@@ -244,6 +258,11 @@ def _refuse_unknown(
         location=Location(path),
         hint=f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}",
     )
+
+
+def _has_section(pyproject: dict[str, Any]) -> bool:
+    tools = pyproject.get("tool")
+    return isinstance(tools, dict) and "flux" in tools
 
 
 def _mentions_flux(path: str) -> bool:
@@ -270,17 +289,17 @@ def _read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InvalidConfigurationError("is not UTF-8", location=Location(path)) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         # "Expected '=' after a key in a key/value pair (at line 3, column 5)"
-        message, _, place = str(error).rpartition(" (at ")
+        message, _, place = str(error).partition(" (at ")
         numbers = [int(number) for number in re.findall(r"\d+", place)]
         line, column = numbers if len(numbers) == 2 else (None, None)
         source = None
         if line is not None:
             source = content.decode("utf-8-sig").split("\n")[line - 1]
-            if re.search(r"url|password|://", source):
-                source = None  # it may hold the password
+            if _MAY_HOLD_SECRET.search(source):
+                source = None
         raise InvalidConfigurationError(
-            f"is not valid TOML: {message or error}",
+            f"is not valid TOML: {message}",
             location=Location(path, line, column, source),
         ) from error

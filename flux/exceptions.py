@@ -99,7 +99,7 @@ def describe(message: str, location: Location | None, hint: str | None) -> str:
     """The message with its place, a drawing of the line, and the hint, each on lines of its own."""
     parts = [f"{location}: {message}" if location is not None else message]
     if location is not None and (drawing := location.drawing()):
-        parts.append("\n".join("    " + line for line in drawing.splitlines()))
+        parts.append("\n".join("    " + line for line in drawing.split("\n")))
     if hint:
         parts.append(f"hint: {hint}")
     return "\n".join(parts)
@@ -132,6 +132,17 @@ class FluxMigrationException(Exception):
         if self.hint:
             parts.append(f"hint: {self.hint}")
         return "\n".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default unpickling calls __init__, and an error of a worker process is lost for want
+        # of its keyword arguments.
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(
+    type_: type[FluxMigrationException], args: tuple[object, ...]
+) -> FluxMigrationException:
+    return type_.__new__(type_, *args)
 
 
 class InvalidConfigurationError(FluxMigrationException):

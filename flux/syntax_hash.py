@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import Any
 
 _LEFT_OUT = {"ctx", "kind", "type_comment", "type_ignores"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -43,7 +44,7 @@ def _canonical(tree: ast.AST) -> Iterator[str]:
         if isinstance(value, ast.AST):
             pieces: list[object] = [_Text(f"({type(value).__name__}")]
             for name in sorted(value._fields):
-                field = _without_docstring(value) if name == "body" else getattr(value, name, None)
+                field = _field(value, name)
                 if name not in _LEFT_OUT and field is not None and field != []:
                     pieces += [_Text(f" {name}="), field]
             pieces.append(_Text(")"))
@@ -53,15 +54,23 @@ def _canonical(tree: ast.AST) -> Iterator[str]:
                 pieces += [item, _Text(",")]
             pieces.append(_Text("]"))
         else:
+            # ascii(), since what repr() shows as it is grows with each version of Unicode.
             pieces = [_Text(f"{type(value).__name__}:{value!a}")]
         todo += reversed(pieces)
 
 
-def _without_docstring(node: ast.AST) -> object:
-    body = getattr(node, "body", None)
-    if not isinstance(node, (*_FUNCTIONS, ast.Module, ast.ClassDef)) or not body:
-        return body
-    match body[0]:
-        case ast.Expr(value=ast.Constant(value=str())):
-            return body[1:]
+def _field(node: ast.AST, name: str) -> object:
+    value = getattr(node, name, None)
+    if name == "body" and isinstance(node, (*_FUNCTIONS, ast.Module, ast.ClassDef)):
+        return _without_docstring(value)
+    if isinstance(node, ast.JoinedStr) and isinstance(value, list):
+        # Some releases of Python 3.12 end `{x:{y}}` in an empty text.
+        return [item for item in value if getattr(item, "value", None) != ""]
+    return value
+
+
+def _without_docstring(body: Any) -> object:
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+            return rest
     return body

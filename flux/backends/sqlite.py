@@ -12,20 +12,26 @@ import re
 import sqlite3
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from flux import address
 from flux.backends.base import (
     ErrorReport,
     MigrationBackend,
+    StatementError,
     TransactionEndedError,
     quote_literal,
     unavailable,
 )
 from flux.config import FluxConfig, check_keys
-from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
+from flux.exceptions import (
+    ConnectionStateError,
+    DatabaseUnavailableError,
+    InvalidConfigurationError,
+    Problem,
+)
 from flux.migration import AppliedMigration, Migration, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, split, words
@@ -36,6 +42,8 @@ DEFAULT_BUSY_TIMEOUT = 30.0
 MEMORY = ":memory:"
 #: Seconds of silence before a wait for a busy database is announced.
 _SILENT_WAIT = 1.0
+#: Instructions of SQLite's machine after which Python may see to a signal: some milliseconds.
+_SIGNALS_EVERY = 100_000
 #: Settings of the session that a migration may change, and that outlive its transaction.
 _SESSION_PRAGMAS = (
     "foreign_keys",
@@ -45,11 +53,27 @@ _SESSION_PRAGMAS = (
     "reverse_unordered_selects",
     "writable_schema",
     "trusted_schema",
+    "query_only",
+    "read_uncommitted",
+    "automatic_index",
+    "secure_delete",
+    "synchronous",
+    "locking_mode",
+    "temp_store",
+    "cache_size",
+    "busy_timeout",
 )
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
 
 
 class ForeignKeyError(sqlite3.IntegrityError):
     """A migration leaves rows that refer to rows which are not there."""
+
+
+class BusyError(sqlite3.OperationalError):
+    """Another connection kept the database locked for all of `busy_timeout`."""
 
 
 class SQLiteBackend(MigrationBackend):
@@ -87,13 +111,19 @@ class SQLiteBackend(MigrationBackend):
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> SQLiteBackend:
         """For the address of a file; a path beside it holds the lock."""
-        return cls(address.sqlite_path(connection_uri), **_settings(config))
+        path = address.sqlite_path(connection_uri)
+        if not path:
+            # To SQLite it is a temporary database; here it is a variable that was not set.
+            raise InvalidConfigurationError(
+                "the database's address is empty", hint="for instance: sqlite:///app.db"
+            )
+        return cls(path, **_settings(config))
 
     @classmethod
     def for_connection(cls, config: FluxConfig, connection: Any) -> SQLiteBackend:
         """For an open `sqlite3.Connection`, which is left as it was found.
 
-        Raises `ConnectionStateError` where it is inside a transaction, or has
+        Raises `ConnectionStateError` where it is closed or inside a transaction, or has
         `autocommit=False`, with which it always is.
         """
         if getattr(connection, "autocommit", None) is False:
@@ -107,8 +137,12 @@ class SQLiteBackend(MigrationBackend):
                 "this connection is inside a transaction, which a migration would commit",
                 hint="commit or roll back before handing it to flux",
             )
-        # Row 0 is `main`; its file is empty for a database in memory.
-        path = connection.cursor().execute("PRAGMA database_list").fetchall()[0][2]
+        try:
+            with _borrowed(connection), closing(connection.cursor()) as cursor:
+                # Row 0 is `main`; its file is empty for a database in memory.
+                path = cursor.execute("PRAGMA database_list").fetchall()[0][2]
+        except sqlite3.Error as error:  # it is closed, or another thread's
+            raise ConnectionStateError(f"this connection cannot be used: {error}") from error
         return cls(path or MEMORY, connection=connection, **_settings(config))
 
     # The connection --------------------------------------------------------------------------
@@ -144,6 +178,9 @@ class SQLiteBackend(MigrationBackend):
             )
         except sqlite3.Error as error:
             raise self._cannot_open(error) from error
+        # Signals wait until Python code runs, for as long as a statement takes. What a signal's
+        # handler raises here is lost to sqlite3, and ends the statement: see `execute`.
+        connection.set_progress_handler(lambda: 0, _SIGNALS_EVERY)
         return connection
 
     def _cannot_open(self, error: sqlite3.Error) -> DatabaseUnavailableError:
@@ -178,11 +215,14 @@ class SQLiteBackend(MigrationBackend):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A `BEGIN IMMEDIATE`; waits for a busy database, and says so after a second."""
-        self._patiently("BEGIN IMMEDIATE")
+        try:
+            self.run_sql("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise self._unavailable(error) from error
         try:
             yield
             # With readers on a rollback journal, COMMIT too finds the database busy.
-            self._patiently("COMMIT")
+            self.run_sql("COMMIT")
         except BaseException:
             if self.dbapi.in_transaction:
                 self.run_sql("ROLLBACK")
@@ -191,56 +231,57 @@ class SQLiteBackend(MigrationBackend):
     @contextmanager
     def migration_transaction(self, script: Script) -> Iterator[None]:
         """A transaction with foreign keys off outside it, checked before it commits."""
-        with self._session_restored(script):
-            on = "ON" if script.directives.foreign_keys else "OFF"
-            self.run_sql(f"PRAGMA foreign_keys = {on}")
-            with self.transaction():
-                if self._known_violations is None:
-                    self._known_violations = self._foreign_key_violations()
-                # Commit or rollback by the migration itself takes this mark away.
-                self.run_sql("SAVEPOINT flux_migration")
-                yield
-                self._confirm_transaction()
-                self._check_foreign_keys(self._known_violations)
-
-    def _confirm_transaction(self) -> None:
-        try:
-            self.run_sql("RELEASE flux_migration")
-        except sqlite3.OperationalError as error:
-            raise TransactionEndedError from error
+        with self._session(script), self.transaction():
+            if self._known_violations is None:
+                self._known_violations = self._foreign_key_violations()
+            yield
+            self._check_foreign_keys(self._known_violations)
 
     @contextmanager
-    def _session_restored(self, script: Script) -> Iterator[None]:
-        touches_pragmas = script.text is None or "pragma" in script.text.lower()
-        names = _SESSION_PRAGMAS if touches_pragmas else ("foreign_keys",)
-        before = [(name, self.fetch(f"PRAGMA {name}")) for name in names]
+    def _session(self, script: Script) -> Iterator[None]:
+        """The settings that a script runs with; what it changes of them ends with it."""
+        touches_settings = script.text is None or "pragma" in script.text.lower()
+        names = _SESSION_PRAGMAS if touches_settings else ("foreign_keys",)
+        before = {name: self.fetch(f"PRAGMA {name}") for name in names}
+        on = "ON" if script.directives.foreign_keys else "OFF"
+        self.run_sql(f"PRAGMA foreign_keys = {on}")
         try:
-            yield
+            with _kept(self.dbapi, "isolation_level"):
+                yield
         finally:
-            for name, rows in before:
-                if rows:
+            for name, rows in before.items():
+                if self.fetch(f"PRAGMA {name}") != rows:
                     self.run_sql(f"PRAGMA {name} = {rows[0][0]}")
 
-    def _patiently(self, sql: str) -> None:
-        """Execute, and wait while the database is busy, for `busy_timeout` seconds in all."""
+    def run_sql(self, sql: str) -> None:
+        """Execute one statement of flux's own; waits while the database is busy."""
+        self._patiently(super().run_sql, sql)
+
+    def fetch(self, sql: str) -> list[Any]:
+        """The rows that one query of flux's own gives; waits while the database is busy."""
+        return self._patiently(super().fetch, sql)
+
+    def _patiently(
+        self, act: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
+    ) -> _Result:
+        """Do it again while the database is busy, for `busy_timeout` seconds in all."""
         deadline = time.monotonic() + self.busy_timeout
         announced = False
         while True:
             try:
-                return self.run_sql(sql)
+                return act(*args, **kwargs)
             except sqlite3.OperationalError as error:
                 if not _is_busy(error):
-                    raise self._unavailable(error) from error
+                    raise
                 if time.monotonic() >= deadline:
-                    raise DatabaseUnavailableError(
-                        f"{self.path} is busy: another connection was writing for "
-                        f"{self.busy_timeout:g} s",
-                        hint="end the other transaction, or wait longer: busy_timeout (seconds) "
-                        "in [backend]",
+                    raise BusyError(
+                        "the database is busy: another connection was writing for "
+                        f"{self.busy_timeout:g} s"
                     ) from error
-                if not announced:
-                    self.announce(f"{self.path} is busy; waiting for up to {self.busy_timeout:g} s")
-                    announced = True
+            if not announced:
+                self.announce(f"{self.path} is busy; waiting for up to {self.busy_timeout:g} s")
+                announced = True
+            time.sleep(0.02)  # a connection that was handed in may have no timeout of its own
 
     def _unavailable(self, error: sqlite3.Error) -> DatabaseUnavailableError:
         return unavailable(error, self.describe_error(error), f"cannot use {self.path}")
@@ -309,6 +350,8 @@ class SQLiteBackend(MigrationBackend):
         violations = self._foreign_key_violations()
         if new := violations - known:
             (table, parent, values), count = next(iter(new.items()))
+            if values is None:
+                raise ForeignKeyError(parent)
             more = sum(new.values()) - count
             raise ForeignKeyError(
                 f"FOREIGN KEY constraint failed: {table} refers to rows that are not in "
@@ -319,10 +362,16 @@ class SQLiteBackend(MigrationBackend):
 
     def _foreign_key_violations(self) -> Counter[Any]:
         """Each violation by table, parent and the values of the key: rebuilds change rowids."""
-        return Counter(
-            (table, parent, self._foreign_key_values(table, rowid, key))
-            for table, rowid, parent, key in self.fetch("PRAGMA foreign_key_check")
-        )
+        found: Counter[Any] = Counter()
+        for (name,) in self.fetch("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            try:
+                rows = self.fetch(f"PRAGMA main.foreign_key_check({_quote(name)})")
+            except sqlite3.OperationalError as error:  # the parent's columns are not unique
+                found[name, str(error), None] += 1
+                continue
+            for table, rowid, parent, key in rows:
+                found[table, parent, self._foreign_key_values(table, rowid, key)] += 1
+        return found
 
     def _foreign_key_values(self, table: str, rowid: int | None, key: int) -> tuple[Any, ...]:
         if rowid is None:  # a WITHOUT ROWID table
@@ -365,21 +414,48 @@ class SQLiteBackend(MigrationBackend):
         self.run_statements(statements, self._execute)
 
     def execute(self, script: Script) -> None:
-        """Run a script; one without a transaction must not leave one open."""
-        was_inside = self.dbapi.in_transaction
+        """Run a script, and see that the transaction it found, or none, is open at its end."""
         try:
-            super().execute(script)
-        finally:
-            is_left_open = self.dbapi.in_transaction and not was_inside
-            if is_left_open:
-                self.run_sql("ROLLBACK")
+            with _kept(self.dbapi, "text_factory", "row_factory"):
+                if self.dbapi.in_transaction:
+                    self._execute_inside(script)
+                else:
+                    self._execute_outside(script)
+        except (sqlite3.OperationalError, StatementError) as error:
+            if str(error.__cause__ or error) == "interrupted":
+                raise KeyboardInterrupt from error
+            raise
+
+    def _execute_inside(self, script: Script) -> None:
+        # Commit or rollback by the script itself takes this mark away.
+        self.run_sql("SAVEPOINT flux_migration")
+        super().execute(script)
+        try:
+            self.run_sql("RELEASE flux_migration")
+        except sqlite3.OperationalError as error:
+            raise TransactionEndedError from error
+
+    def _execute_outside(self, script: Script) -> None:
+        is_left_open = False
+        with self._session(script):
+            try:
+                super().execute(script)
+            finally:
+                if is_left_open := self.dbapi.in_transaction:
+                    self.run_sql("ROLLBACK")
         if is_left_open:
             raise TransactionEndedError
 
     def _execute(self, statement: Statement) -> None:
+        if self.dbapi.in_transaction:
+            self._run(statement.text)
+        else:
+            self._patiently(self._run, statement.text)
+
+    def _run(self, sql: str) -> None:
         cursor = self.dbapi.cursor()
         try:
-            cursor.execute(statement.text)
+            cursor.execute(sql)
             # A statement that gives rows has only run as far as its rows were taken.
             deque(cursor, maxlen=0)
         finally:
@@ -391,6 +467,10 @@ class SQLiteBackend(MigrationBackend):
         hint = None
         if re.search(r"(within|inside|from within) (a )?transaction", message):
             hint = "run the whole file without a transaction: -- flux: no-transaction"
+        elif isinstance(error, BusyError):
+            hint = (
+                "end the other transaction, or wait longer: busy_timeout (seconds) in [backend]"
+            )
         elif "readonly" in message:
             hint = f"{self.path} or its directory cannot be written by this user"
         elif "not a database" in message:
@@ -411,15 +491,22 @@ def _settings(config: FluxConfig) -> dict[str, Any]:
 @contextmanager
 def _borrowed(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """A connection that was handed in, with plain rows and text, and no implicit BEGIN."""
-    text_factory, row_factory = connection.text_factory, connection.row_factory
-    isolation_level = connection.isolation_level
-    connection.text_factory, connection.row_factory = str, None
-    connection.isolation_level = None
-    try:
+    with _kept(connection, "text_factory", "row_factory", "isolation_level"):
+        connection.text_factory, connection.row_factory = str, None
+        connection.isolation_level = None
         yield connection
+
+
+@contextmanager
+def _kept(connection: sqlite3.Connection, *names: str) -> Iterator[None]:
+    """Give attributes of a connection back the values they had, whatever happens."""
+    before = {name: getattr(connection, name) for name in names}
+    try:
+        yield
     finally:
-        connection.text_factory, connection.row_factory = text_factory, row_factory
-        connection.isolation_level = isolation_level
+        for name, value in before.items():
+            if getattr(connection, name) != value:
+                setattr(connection, name, value)
 
 
 def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
