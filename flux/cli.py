@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flux.migration import Placement
     from flux.plan import Plan
     from flux.render import Palette
-    from flux.runner import BatchResult, Event, FluxRunner
+    from flux.runner import BatchResult, Event, FluxRunner, StepResult
 
 DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
 INTERRUPTED, TERMINATED = 130, 143
@@ -62,10 +62,8 @@ class Arguments(argparse.Namespace):
     lock_wait: float | None
     #: Standard output, also while what migrations print goes elsewhere.
     out: TextIO
-
-
-class _Terminated(BaseException):
-    """SIGTERM came; everything on the way out rolls back and lets go."""
+    #: What `apply` or `rollback` has done so far; None for other commands.
+    done: list[StepResult] | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,24 +71,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     _make_streams_robust()
     arguments = _parse(argv)
     arguments.out = sys.stdout
-    _raise_on_sigterm()
+    terminations = _interrupt_on_sigterm()
     try:
-        return arguments.run(arguments)
-    except exceptions.FluxMigrationException as error:
-        if arguments.traceback:
-            raise
-        _show_error(arguments, error)
-        return _exit_code(error)
+        code = arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # so that a failure to write is told, too
+        return code
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), arguments.out.fileno())
         return FAILED
-    except (KeyboardInterrupt, _Terminated) as interruption:
-        _tell(
-            "interrupted: what was running is rolled back, what was done before it stays; "
-            "`flux status` shows where things stand"
+    except KeyboardInterrupt as interruption:
+        error = exceptions.FluxMigrationException(
+            "interrupted: what ran in a transaction is rolled back, what was done before it stays",
+            hint="`flux status` shows where things stand",
         )
-        return TERMINATED if isinstance(interruption, _Terminated) else INTERRUPTED
+        error.__cause__ = interruption
+        _show_error(arguments, error)
+        return TERMINATED if terminations else INTERRUPTED
+    except (Exception, SystemExit) as caught:
+        error = _as_told(caught)
+        _show_error(arguments, error)
+        return _exit_code(error)
     finally:
         sys.stdout = arguments.out
 
@@ -104,9 +106,23 @@ def _init(arguments: Arguments) -> int:
     from flux.scaffold import write_config
 
     path = arguments.config or CONFIG_FILE
+    if arguments.config is None and _is_configured_elsewhere():
+        raise exceptions.InvalidConfigurationError(
+            "[tool.flux] in pyproject.toml configures flux already, and is left as it is",
+            hint="remove it first, or name another file with --config",
+        )
     for written in write_config(path, load_backend(arguments.backend), arguments.backend):
         print(f"created  {written}")
     return DONE
+
+
+def _is_configured_elsewhere() -> bool:
+    from flux.config import CONFIG_FILE, find_config_file
+
+    try:
+        return find_config_file() != CONFIG_FILE
+    except exceptions.InvalidConfigurationError:
+        return False
 
 
 def _new(arguments: Arguments) -> int:
@@ -214,7 +230,8 @@ def _apply(arguments: Arguments) -> int:
 def _rollback(arguments: Arguments) -> int:
     if not (arguments.auto_approve or _can_ask(arguments)):
         raise exceptions.InvalidConfigurationError(
-            "rollback changes the database, and there is no terminal to ask at",
+            "rollback changes the database, and "
+            + ("--json does not ask" if arguments.json else "there is no terminal to ask at"),
             hint="give --auto-approve (-y) to go ahead without a question",
         )
     if sum([arguments.all, arguments.to is not None, arguments.n is not None]) > 1:
@@ -237,7 +254,7 @@ def _change(
     from flux.runner import StepResult
 
     palette = _palette(sys.stdout)
-    done: list[StepResult] = []
+    done = arguments.done = []
 
     def confirm(plan: Plan) -> bool:
         print(render.plan_text(plan, palette))
@@ -247,19 +264,11 @@ def _change(
         if event.step is not None:
             done.append(StepResult(event.step.action, event.step.name, event.seconds or 0.0))
             if not arguments.json:
-                print(render.event_text(event, palette), flush=True)
+                print(render.done_text(event.step, event.seconds or 0.0, palette), flush=True)
 
     asks = _can_ask(arguments) and not arguments.auto_approve
-    try:
-        with _runner(arguments, on_done) as runner:
-            result = act(runner, confirm if asks else None)
-    except exceptions.FluxMigrationException as error:
-        if not arguments.json:
-            raise
-        _print_json(
-            arguments, {"ok": False, **render.result_data(done), "error": render.error_data(error)}
-        )
-        return _exit_code(error)
+    with _runner(arguments, on_done) as runner:
+        result = act(runner, confirm if asks else None)
     if arguments.json:
         _print_json(arguments, {"ok": True, **render.result_data(result.steps), "error": None})
     else:
@@ -310,11 +319,34 @@ def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
 def _show_error(arguments: Arguments, error: exceptions.FluxMigrationException) -> None:
     from flux import render
 
+    if arguments.traceback:
+        import traceback
+
+        traceback.print_exception(error)
     if getattr(arguments, "json", False):
-        _print_json(arguments, {"error": render.error_data(error)})
+        data: dict[str, Any] = {"error": render.error_data(error)}
+        if arguments.done is not None:
+            data = {"ok": False, **render.result_data(arguments.done), **data}
+        _print_json(arguments, data)
     else:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         print(render.error_text(error, _palette(sys.stderr)), file=sys.stderr)
+
+
+def _as_told(error: BaseException) -> exceptions.FluxMigrationException:
+    """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
+    if isinstance(error, exceptions.FluxMigrationException):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        told = exceptions.FluxMigrationException(f"{error.filename}: {error.strerror}")
+    else:
+        told = exceptions.FluxMigrationException(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="--traceback shows where it comes from",
+        )
+    told.__cause__ = error
+    return told
 
 
 def _exit_code(error: exceptions.FluxMigrationException) -> int:
@@ -334,26 +366,28 @@ def _tell(message: str) -> None:
 
 
 def _can_ask(arguments: Arguments) -> bool:
-    return (
-        sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not arguments.json
-    )
+    streams = (sys.stdin, sys.stdout)
+    return all(s is not None and s.isatty() for s in streams) and not arguments.json
 
 
 def _ask(question: str) -> bool:
+    # Not as input's own prompt, which goes to standard error.
+    print(f"{question} [y/N] ", end="", flush=True)
     try:
-        answer = input(f"{question} [y/N] ")
+        answer = input()
     except EOFError:
         print()
         return False
     return answer.strip().lower() in ("y", "yes")
 
 
-def _palette(stream: TextIO) -> Palette:
+def _palette(stream: TextIO | None) -> Palette:
     from flux.render import COLOURED, PLAIN
 
     if os.environ.get("NO_COLOR"):
         return PLAIN
-    wants = os.environ.get("FORCE_COLOR") or (stream.isatty() and os.environ.get("TERM") != "dumb")
+    is_terminal = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+    wants = os.environ.get("FORCE_COLOR") or is_terminal
     return COLOURED if wants else PLAIN
 
 
@@ -361,19 +395,24 @@ def _make_streams_robust() -> None:
     """An id that the terminal's encoding lacks is shown escaped, rather than ending flux."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None and stream.encoding.lower() not in ("utf-8", "utf8"):
+        if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
 
-def _raise_on_sigterm() -> None:
+def _interrupt_on_sigterm() -> list[int]:
+    """Let SIGTERM do what Ctrl-C does; the list that is given back has an entry when it came."""
     import signal
     import threading
 
+    received: list[int] = []
+
     def on_sigterm(signal_number: int, frame: object) -> NoReturn:
-        raise _Terminated
+        received.append(signal_number)
+        raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
+    return received
 
 
 # The parser ---------------------------------------------------------------------------------
@@ -385,8 +424,10 @@ def _parse(argv: Sequence[str] | None) -> Arguments:
     if not hasattr(arguments, "run"):
         parser.print_help()
         raise SystemExit(MISUSED)
+    arguments.done = [] if hasattr(arguments, "auto_approve") else None
     uri: str = getattr(arguments, "uri", None) or ""
-    if getattr(arguments, "n", None) is None and uri.isascii() and uri.isdigit():
+    takes_count = hasattr(arguments, "n") and arguments.n is None
+    if takes_count and uri.isascii() and uri.isdigit():
         # A lone argument of digits is N.
         arguments.uri, arguments.n = None, int(uri)
     return arguments

@@ -1,4 +1,4 @@
-"""The migration directory: the only room that reads migration files or runs their Python.
+"""The migration directory: the only room that reads migration files.
 
 Every defect of the directory is found before any is reported, so that one error names all.
 """
@@ -6,12 +6,13 @@ Every defect of the directory is found before any is reported, so that one error
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from types import MappingProxyType, ModuleType
-from typing import Any, Literal, NamedTuple, TypeVar
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
+from flux import python_file
 from flux.exceptions import (
     FluxMigrationException,
     InvalidMigrationModuleError,
@@ -28,14 +29,17 @@ from flux.migration import (
     Script,
     fold,
     misordered,
-    read_directives,
     sort_key,
 )
+from flux.python_file import Importable, PythonFile, refuse_nul
 
 PLACEMENTS: tuple[Placement, Placement] = ("pre-apply", "post-apply")
 
 _Read = TypeVar("_Read")
-_Direction = Literal["apply", "undo"]
+
+_ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
+#: Control characters, and the bytes of a name that is not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class MigrationDirectory(NamedTuple):
@@ -65,11 +69,15 @@ class MigrationDirectory(NamedTuple):
 
 
 class _Files(NamedTuple):
-    """The names in one directory, sorted into what they are; ids map to file names."""
+    """The names in one directory, sorted into what they are; ids map to file names.
+
+    `refused` are names that are meant as migrations and must not be passed over in silence.
+    """
 
     sql: dict[str, str]
     python: dict[str, str]
     undo: dict[str, str]
+    refused: list[Problem]
 
 
 def read(path: str, *, order: Order = "text", project_directory: str = "") -> MigrationDirectory:
@@ -82,14 +90,17 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     """
     problems: list[Problem] = []
     names = _list_names(path)
-    files = _sort_out([name for name in names if not _is_set_aside(name)])
-    aside = _sort_out([name for name in names if _is_set_aside(name)])
+    files = _sort_out(path, [name for name in names if not _is_set_aside(name)])
+    aside = _sort_out(path, [name for name in names if _is_set_aside(name)])
     problems += _file_problems(path, files)
-    with _importable(project_directory or os.curdir, path):
+    importable = partial(python_file.importable, project_directory or os.curdir, path)
+    with importable():
         ids = {**files.sql, **files.python}
-        migrations = _collect(lambda id: _read_migration(path, id, files), ids, problems)
+        migrations = _collect(
+            lambda id: _read_migration(path, id, files, importable), ids, problems
+        )
         repeatables = {
-            placement: _read_placement(os.path.join(path, placement), placement, order, problems)
+            placement: _read_placement(path, placement, order, importable, problems)
             for placement in PLACEMENTS
         }
     if problems:
@@ -99,8 +110,8 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
 
     def reader(id: str) -> Callable[[], Migration]:
         def read_one() -> Migration:
-            with _importable(project_directory or os.curdir, path):
-                return _read_migration(path, id, aside)
+            with importable():
+                return _read_migration(path, id, aside, importable)
 
         return read_one
 
@@ -117,7 +128,7 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
 
 def list_ids(path: str) -> list[str]:
     """The ids of a directory by its file names alone, unsorted. Runs and reads no file."""
-    files = _sort_out([name for name in _list_names(path) if not _is_set_aside(name)])
+    files = _sort_out(path, [name for name in _list_names(path) if not _is_set_aside(name)])
     return list({**files.sql, **files.python, **files.undo})
 
 
@@ -127,7 +138,12 @@ def list_ids(path: str) -> list[str]:
 def _list_names(path: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if not entry.is_dir())
+            # A directory named like a migration is not passed over: reading it says what it is.
+            return sorted(
+                entry.name
+                for entry in entries
+                if not entry.is_dir() or entry.name.endswith((".sql", ".py"))
+            )
     except FileNotFoundError:
         raise MigrationLoadingError(
             "there is no such migration directory",
@@ -145,20 +161,31 @@ def _is_set_aside(name: str) -> bool:
     return name.startswith(("_", "."))
 
 
-def _sort_out(names: list[str]) -> _Files:
-    files = _Files({}, {}, {})
+def _sort_out(path: str, names: list[str]) -> _Files:
+    files = _Files({}, {}, {}, [])
     for name in names:
-        if name.endswith(".undo.sql"):
-            files.undo[name.removesuffix(".undo.sql")] = name
-        elif name.endswith(".sql"):
-            files.sql[name.removesuffix(".sql")] = name
-        elif name.endswith(".py"):
-            files.python[name.removesuffix(".py")] = name
+        ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), None)
+        if ending is None:
+            continue
+        id = name[: -len(ending)]
+        if _UNPRINTABLE.search(name):
+            name = _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], name)
+            message, hint = "the name holds a control character, or is not UTF-8", "rename it"
+        elif ending == ".undo.py":
+            message, hint = "an undo in Python is no file of its own", f"move it into {id}.py"
+        elif not name.endswith(ending):
+            message, hint = "the ending is not in small letters", f"rename it to {id}{ending}"
+        else:
+            kinds = {".sql": files.sql, ".py": files.python, ".undo.sql": files.undo}
+            kinds[ending][id] = name
+            continue
+        location = Location(os.path.join(path, name))
+        files.refused.append(Problem("file-name", (name,), message, hint, location))
     return files
 
 
 def _file_problems(path: str, files: _Files) -> list[Problem]:
-    problems = [
+    problems = files.refused + [
         Problem(
             "duplicate",
             (id,),
@@ -166,9 +193,9 @@ def _file_problems(path: str, files: _Files) -> list[Problem]:
             "remove one of the two",
             Location(path),
         )
-        for id in files.sql.keys() & files.python.keys()
+        for id in sorted(files.sql.keys() & files.python.keys())
     ]
-    for id in files.undo.keys() - files.sql.keys():
+    for id in sorted(files.undo.keys() - files.sql.keys()):
         in_python = id in files.python
         problems.append(
             Problem(
@@ -227,13 +254,12 @@ def _collect(
         try:
             results.append(read_one(id))
         except MigrationLoadingError as error:
-            problems.append(_as_problem(error))
+            problems.append(_as_problem(error, id))
     return results
 
 
-def _as_problem(error: MigrationLoadingError) -> Problem:
+def _as_problem(error: MigrationLoadingError, *ids: str) -> Problem:
     kind = "invalid-module" if isinstance(error, InvalidMigrationModuleError) else "unreadable"
-    ids = (os.path.basename(error.location.path),) if error.location else ()
     return Problem(kind, ids, error.message, error.hint, error.location)
 
 
@@ -247,37 +273,40 @@ def _loading_error(problems: list[Problem]) -> MigrationLoadingError:
             problem.message,
             location=problem.location,
             hint=problem.hint,
-            problems=(),
         )
     return type_(f"{len(problems)} problems in the migration directory", problems=tuple(problems))
 
 
-def _read_migration(path: str, id: str, files: _Files) -> Migration:
+def _read_migration(path: str, id: str, files: _Files, importable: Importable) -> Migration:
     if id in files.sql:
         script = _read_sql(os.path.join(path, files.sql[id]))
         if id not in files.undo:
             return Migration(id, script)
         undo_path = os.path.join(path, files.undo[id])
         return Migration(id, script, lambda: _read_sql(undo_path))
-    python_path = os.path.join(path, files.python[id])
-    module = _PythonFile.run(python_path)
+    module = _run_python(os.path.join(path, files.python[id]), importable)
     script = module.script("apply")
     if not module.has("undo"):
         return Migration(id, script)
 
     def read_undo() -> Script:
-        with _importable(path):
+        with importable():
             return module.script("undo")
 
     return Migration(id, script, read_undo)
 
 
 def _read_placement(
-    path: str, placement: Placement, order: Order, problems: list[Problem]
+    directory: str,
+    placement: Placement,
+    order: Order,
+    importable: Importable,
+    problems: list[Problem],
 ) -> tuple[Repeatable, ...]:
+    path = os.path.join(directory, placement)
     if not os.path.isdir(path):
         return ()
-    files = _sort_out([name for name in _list_names(path) if not _is_set_aside(name)])
+    files = _sort_out(path, [name for name in _list_names(path) if not _is_set_aside(name)])
     problems += [
         Problem(
             "repeatable-undo",
@@ -293,7 +322,7 @@ def _read_placement(
     def read_one(id: str) -> Repeatable:
         if id in files.sql:
             return Repeatable(id, placement, _read_sql(os.path.join(path, files.sql[id])))
-        module = _PythonFile.run(os.path.join(path, files.python[id]))
+        module = _run_python(os.path.join(path, files.python[id]), importable)
         if module.has("undo"):
             raise MigrationLoadingError(
                 "a repeatable has no undo",
@@ -308,6 +337,11 @@ def _read_placement(
 
 
 def _read_sql(path: str) -> Script:
+    return Script.from_text(_read_text(path), path)
+
+
+def _read_text(path: str) -> str:
+    """What a file holds, with `\\n` line endings and its byte order mark."""
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -326,179 +360,12 @@ def _read_sql(path: str) -> Script:
         ) from error
     # As Python's own text files do it, and flux-migrations 0.0.3 with them.
     raw = raw.replace("\r\n", "\n").replace("\r", "\n") if "\r" in raw else raw
-    _refuse_nul(raw, path)
-    return Script.from_text(raw, path)
+    refuse_nul(raw, path)
+    return raw
 
 
-def _refuse_nul(text: str, path: str, *, within: str | None = None) -> None:
-    offset = text.find("\0")
-    if offset >= 0:
-        raise MigrationLoadingError(
-            "holds a NUL byte, at which drivers would cut the text",
-            location=Location.of_offset(path, text, offset, within=within)._replace(source=None),
-        )
-
-
-# Python -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _importable(*directories: str) -> Iterator[None]:
-    """Let migrations import from the project, and from helpers beside them, while they run."""
-    absolute = [os.path.abspath(directory) for directory in directories]
-    added = [directory for directory in absolute if directory not in sys.path]
-    sys.path[:0] = added
-    try:
-        yield
-    finally:
-        for directory in added:
-            if directory in sys.path:
-                sys.path.remove(directory)
-
-
-class _PythonFile(NamedTuple):
-    """A Python migration that was run: its path, its source and its names."""
-
-    path: str
-    source: str
-    names: dict[str, Any]
-
-    @classmethod
-    def run(cls, path: str) -> _PythonFile:
-        # Not through importlib, which would write a __pycache__ into the directory.
-        try:
-            with open(path, "rb") as file:
-                content = file.read()
-        except OSError as error:
-            raise MigrationLoadingError(
-                f"cannot be read: {error.strerror}", location=Location(path)
-            ) from error
-        name = f"flux_migration_{abs(hash(path)):x}"
-        module = ModuleType(name)
-        module.__file__ = os.path.abspath(path)
-        sys.modules[name] = module
-        try:
-            exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own migration
-        except SyntaxError as error:
-            raise _syntax_error(path, error) from error
-        except Exception as error:
-            raise python_error(path, error, "fails when it is read") from error
-        finally:
-            del sys.modules[name]
-        return cls(path, content.decode("utf-8", "replace").removeprefix(BOM), module.__dict__)
-
-    def has(self, name: str) -> bool:
-        return name in self.names
-
-    def script(self, direction: _Direction) -> Script:
-        """Resolve `apply()` or `undo()`: to its text, or to itself when it takes a connection."""
-        function = self.names.get(direction)
-        if not callable(function):
-            raise InvalidMigrationModuleError(
-                f"has no {direction}()",
-                location=Location(self.path),
-                hint=f"define {direction}() that returns SQL text, "
-                f"or {direction}(connection) that does the work itself",
-            )
-        directives = read_directives(self.source.replace("\r\n", "\n"), ".py", self.path)
-        parameters = _count_parameters(function)
-        if parameters == 0:
-            within = f"{direction}()"
-            raw = self._resolve(function, direction)
-            _refuse_nul(raw, self.path, within=within)
-            return Script.from_text(raw, self.path, within=within, directives=directives)
-        if parameters == 1:
-            from flux.syntax_hash import syntax_hash
-
-            return Script(
-                path=self.path,
-                hash=syntax_hash(self.source),
-                function=function,
-                directives=directives,
-            )
-        raise InvalidMigrationModuleError(
-            f"{direction}() takes {parameters} parameters",
-            location=Location(self.path),
-            hint="none, to return SQL text, or one, to be given the connection",
-        )
-
-    def _resolve(self, function: Callable[..., object], direction: _Direction) -> str:
-        try:
-            result = function()
-            texts = [result] if isinstance(result, str) else _texts(result)
-            for text in texts:
-                text.encode()
-        except _NotTextError as error:
-            hint = f"{direction}() returns SQL text, or several texts"
-            if error.args[0] == "None":
-                hint += "; is a `return` missing?"
-            raise InvalidMigrationModuleError(
-                f"{direction}() gives {error.args[0]} instead of SQL text",
-                location=Location(self.path),
-                hint=hint,
-            ) from None
-        except Exception as error:
-            raise python_error(self.path, error, f"{direction}() fails") from error
-        # A text may end in a comment, or without its semicolon.
-        return "\n;\n".join(texts)
-
-
-class _NotTextError(Exception):
-    """Something else than text came out of `apply()` or `undo()`; says what."""
-
-
-def _texts(result: object) -> list[str]:
-    if result is None:
-        raise _NotTextError("None")
-    if isinstance(result, bytes | dict) or not isinstance(result, Iterable):
-        raise _NotTextError(f"a {type(result).__name__}")
-    texts = list(result)
-    for text in texts:
-        if not isinstance(text, str):
-            raise _NotTextError(f"an iterable that holds a {type(text).__name__}")
-    return texts
-
-
-def _count_parameters(function: Callable[..., object]) -> int:
-    code = getattr(function, "__code__", None)
-    has_varargs = 0x04 | 0x08  # inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
-    if code is not None and not code.co_flags & has_varargs:
-        return int(code.co_argcount)
-    import inspect
-
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return sum(parameter.kind in kinds for parameter in parameters)
-
-
-def _syntax_error(path: str, error: SyntaxError) -> InvalidMigrationModuleError:
-    source = (error.text or "").rstrip("\n") or None
-    return InvalidMigrationModuleError(
-        f"SyntaxError: {error.msg}",
-        location=Location(path, error.lineno, error.offset if source else None, source),
-    )
-
-
-def python_error(path: str, error: Exception, what: str) -> InvalidMigrationModuleError:
-    """An error that points at the line of the migration's own file where it came from."""
-    return InvalidMigrationModuleError(
-        f"{what}: {type(error).__name__}: {error}", location=python_location(path, error)
-    )
-
-
-def python_location(path: str, error: BaseException) -> Location:
-    """The innermost line of the file at `path` in an exception's traceback."""
-    line = None
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == path:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    if line is None:
-        return Location(path)
-    import linecache
-
-    return Location(path, line, None, linecache.getline(path, line).rstrip("\n") or None)
+def _run_python(path: str, importable: Importable) -> PythonFile:
+    return PythonFile.run(path, _read_text(path).removeprefix(BOM), importable)
 
 
 def loading_problems(error: FluxMigrationException) -> tuple[Problem, ...]:

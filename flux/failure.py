@@ -8,10 +8,10 @@ from flux.backends.base import (
     StatementError,
     TransactionEndedError,
 )
-from flux.directory import python_location
 from flux.exceptions import Location, MigrationApplyError
 from flux.migration import Script
 from flux.plan import Step
+from flux.python_file import python_location
 
 _VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
 
@@ -92,6 +92,11 @@ def _state_without_transaction(step: Step, error: Exception) -> str:
         return f"it ran without a transaction, and {recorded}"
     number = error.number
     before = {1: "no statement", 2: "statement 1"}.get(number, f"statements 1 to {number - 1}")
+    if error.rolled_back:
+        return (
+            f"it ran without a transaction of flux's: {before} of {error.total} ran, statement "
+            f"{number} failed, the transaction that was open was rolled back, and {recorded}"
+        )
     return (
         f"it ran without a transaction: {before} of {error.total} took effect, "
         f"statement {number} failed, and {recorded}"

@@ -123,12 +123,14 @@ def find_problems(directory: MigrationDirectory, state: DatabaseState) -> tuple[
     legacy = {row.id for row in state.history or () if is_legacy_hash(row.hash)}
     problems = [problem for problem in directory.id_problems if not legacy.issuperset(problem.ids)]
     rows = survey(directory, state)
-    newest = max(state.applied, key=sort_key(directory.order), default="")
+    key = sort_key(directory.order)
+    newest = max(state.applied, key=key, default="")
+    newest_on_disk = directory.migrations[-1].id if directory.migrations else ""
     for row in rows:
         if row.state == "divergent":
             problems.append(_divergent(row))
         elif row.state == "missing":
-            problems.append(_missing(row, newest_on_disk=_newest_on_disk(directory)))
+            problems.append(_missing(row, is_newer=key(row.id) > key(newest_on_disk)))
         elif row.state == "late":
             problems.append(_late(row, newest))
     return tuple(problems)
@@ -270,10 +272,6 @@ def _ids(ids: Sequence[str]) -> str:
     return ids[0] if len(ids) == 1 else f"{len(ids)} migrations"
 
 
-def _newest_on_disk(directory: MigrationDirectory) -> str | None:
-    return directory.migrations[-1].id if directory.migrations else None
-
-
 def _divergent(row: StatusRow) -> Problem:
     return Problem(
         "divergent",
@@ -284,8 +282,7 @@ def _divergent(row: StatusRow) -> Problem:
     )
 
 
-def _missing(row: StatusRow, newest_on_disk: str | None) -> Problem:
-    is_newer = newest_on_disk is None or row.id > newest_on_disk
+def _missing(row: StatusRow, *, is_newer: bool) -> Problem:
     return Problem(
         "missing",
         (row.id,),

@@ -19,7 +19,7 @@ from flux.migration import Migration
 
 if TYPE_CHECKING:
     from flux.plan import Plan, Step
-    from flux.runner import BatchResult, Event, Status, StepResult
+    from flux.runner import BatchResult, Status, StepResult
 
 FORMAT = 1
 
@@ -105,15 +105,11 @@ def _step_colour(step: Step, palette: Palette) -> str:
     return {"apply": palette.good, "undo": palette.attention, "run": palette.faint}[step.action]
 
 
-def event_text(event: Event, palette: Palette = PLAIN) -> str | None:
-    """The line for something that happened; None for what needs no line."""
-    if event.kind == "wait":
-        return event.message
-    if event.kind == "done" and event.step is not None:
-        done = palette.paint(_step_colour(event.step, palette), f"{_DONE[event.step.action]:<7}")
-        duration = palette.paint(palette.faint, _duration(event.seconds or 0))
-        return f"{done}  {event.step.name}  {duration}"
-    return None
+def done_text(step: Step, seconds: float, palette: Palette = PLAIN) -> str:
+    """The line for a step that is done."""
+    done = palette.paint(_step_colour(step, palette), f"{_DONE[step.action]:<7}")
+    duration = palette.paint(palette.faint, f"{_duration(seconds):>8}")
+    return f"{done}  {duration}  {step.name}"
 
 
 def result_text(result: BatchResult) -> str:

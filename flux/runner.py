@@ -327,10 +327,19 @@ class FluxRunner:
         """Leave the memory of the batch as the truth has it; run post-apply if so configured."""
         if not remembers:
             return
-        if self.config.post_apply_on_failure and isinstance(error, MigrationApplyError):
-            for step in plan.steps:
-                if step.name.startswith("post-apply/") and step.name != error.id:
-                    self._run_step(step, [])
+        if (
+            self.config.post_apply_on_failure
+            and isinstance(error, MigrationApplyError)
+            and not error.id.startswith("post-apply/")
+        ):
+            try:
+                for step in plan.steps:
+                    if step.name.startswith("post-apply/"):
+                        self._run_step(step, [])
+            except FluxMigrationException as second:
+                # The first one is what is told; the next `apply` finishes the batch.
+                error.state += f"; after that, {second.message}"
+                return
         elif self.state.unfinished or any(step.action != "run" for step in done[before:]):
             return  # the next `apply` finishes the batch
         # Where this fails, the next `apply` runs the repeatables once more, and no harm is done.

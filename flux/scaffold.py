@@ -8,8 +8,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from flux import directory
-from flux.exceptions import InvalidConfigurationError, MigrationLoadingError
-from flux.migration import Order, Placement, sort_key
+from flux.exceptions import InvalidConfigurationError, Location, MigrationLoadingError
+from flux.migration import Order, Placement, misordered, sort_key
 
 if TYPE_CHECKING:
     import datetime
@@ -69,17 +69,11 @@ def write_config(path: str, backend: type[MigrationBackend], name: str) -> list[
         url=url if name == "sqlite" else f"# {url}",
         example=backend.config_example,
     )
-    try:
-        _write_new(path, text)
-    except FileExistsError:
-        raise InvalidConfigurationError(
-            f"{path} is there already, and is left as it is",
-            hint="remove it first, or name another file with --config",
-        ) from None
+    _write_new(path, text, hint="remove it first, or name another file with --config")
     migrations = os.path.join(os.path.dirname(path), "migrations")
     if os.path.isdir(migrations):
         return [path]
-    os.mkdir(migrations)
+    _make_directory(migrations)
     return [path, migrations + os.sep]
 
 
@@ -97,14 +91,14 @@ def new_migration(
     `path` is the migration directory, which is made if it is not there; `ending` is `.sql` or
     `.py`. Returns the paths of the new files.
     """
-    os.makedirs(path, exist_ok=True)
+    _make_directory(path)
     ids = {*directory.list_ids(path), *known_ids}
     stem = os.path.join(path, next_id(title, ids, today, order))
     if ending == ".sql":
         texts = {stem + ".sql": _SQL, stem + ".undo.sql": _SQL_UNDO}
     else:
         texts = {stem + ".py": _PYTHON + _PYTHON_UNDO}
-    return [_write_new(file, text.format(title=title)) for file, text in texts.items()]
+    return [_write_new(file, _fill(text, title)) for file, text in texts.items()]
 
 
 def new_repeatable(
@@ -118,10 +112,10 @@ def new_repeatable(
 ) -> list[str]:
     """Write an empty repeatable, named so that it sorts after the others of its placement."""
     folder = os.path.join(path, placement)
-    os.makedirs(folder, exist_ok=True)
+    _make_directory(folder)
     id = next_id(title, directory.list_ids(folder), today, order)
     text = _SQL if ending == ".sql" else _PYTHON
-    return [_write_new(os.path.join(folder, id + ending), text.format(title=title))]
+    return [_write_new(os.path.join(folder, id + ending), _fill(text, title))]
 
 
 def next_id(title: str, ids: Collection[str], today: datetime.date, order: Order) -> str:
@@ -131,8 +125,7 @@ def next_id(title: str, ids: Collection[str], today: datetime.date, order: Order
     counted up instead. Raises `MigrationLoadingError` where no such id can be made.
     """
     slug = _slug(title)
-    key = sort_key(order)
-    newest = max(ids, key=key, default=None)
+    newest = max(ids, key=sort_key(order), default=None)
     date, number = f"{today:%Y%m%d}", 1
     if newest is not None and (match := _DATED.match(newest)) and match[1] >= date:
         date, number = match[1], int(match[2]) + 1
@@ -140,7 +133,7 @@ def next_id(title: str, ids: Collection[str], today: datetime.date, order: Order
     if newest is not None and (match := _NUMBERED.match(newest)):
         candidates.append(f"{match[1]}{int(match[2]) + 1:0{len(match[2])}}_{slug}")
     for candidate in candidates:
-        if newest is None or key(candidate) > key(newest):
+        if newest is None or _sorts_after(newest, candidate, order):
             return candidate
     raise MigrationLoadingError(
         f"no id of flux's form sorts after {newest!r}",
@@ -149,10 +142,18 @@ def next_id(title: str, ids: Collection[str], today: datetime.date, order: Order
     )
 
 
+def _sorts_after(newest: str, candidate: str, order: Order) -> bool:
+    key = sort_key(order)
+    # After 20240601120000_x, 20240602_001_y sorts last as text, but not by its number.
+    return key(candidate) > key(newest) and (
+        order == "natural" or not misordered([newest, candidate])
+    )
+
+
 def _slug(title: str) -> str:
     from unicodedata import normalize
 
-    plain = normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    plain = normalize("NFKD", title.casefold()).encode("ascii", "ignore").decode()
     slug = "-".join(re.findall(r"[a-z0-9]+", plain))
     if not slug:
         raise InvalidConfigurationError(
@@ -162,7 +163,35 @@ def _slug(title: str) -> str:
     return slug[:80].rstrip("-")
 
 
-def _write_new(path: str, text: str) -> str:
-    with open(path, "x", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+def _fill(template: str, title: str) -> str:
+    # A title is one line, and ends neither the comment nor the docstring that it stands in.
+    line = " ".join(title.encode("utf-8", "replace").decode().split())
+    if template.startswith('"'):
+        line = line.replace("\\", r"\\").replace('"', r"\"")
+    return template.format(title=line)
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _write_new(path: str, text: str, *, hint: str | None = None) -> str:
+    try:
+        with open(path, "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InvalidConfigurationError(
+            f"{path} is there already, and is left as it is", hint=hint
+        ) from None
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     return path
+
+
+def _cannot_write(path: str, error: OSError) -> InvalidConfigurationError:
+    return InvalidConfigurationError(
+        f"cannot be written: {error.strerror}", location=Location(path)
+    )

@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from tests.flux_process import FluxProcess
+from tests.postgres_project import PostgresProject
 from tests.postgres_server import (
     PG_CTL_VARIABLE,
     Postgres,
@@ -75,4 +76,33 @@ def project(tmp_path: Path, run_flux: FluxProcess) -> Project:
     project = Project(tmp_path, run_flux)
     project.configure()
     (tmp_path / "migrations").mkdir()
+    return project
+
+
+@pytest.fixture
+def pg(
+    postgres: Postgres, tmp_path: Path, run_flux: FluxProcess, monkeypatch: pytest.MonkeyPatch
+) -> PostgresProject:
+    """An empty project on PostgreSQL, in a schema of the test's own; the test works in it."""
+    return _postgres_project(postgres, tmp_path, run_flux, monkeypatch)
+
+
+@pytest.fixture
+def pg_alone(
+    postgres_database: Postgres,
+    tmp_path: Path,
+    run_flux: FluxProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> PostgresProject:
+    """An empty project on PostgreSQL, in a database of the test's own; the test works in it."""
+    return _postgres_project(postgres_database, tmp_path, run_flux, monkeypatch)
+
+
+def _postgres_project(
+    postgres: Postgres, root: Path, run_flux: FluxProcess, monkeypatch: pytest.MonkeyPatch
+) -> PostgresProject:
+    project = PostgresProject(root, run_flux, postgres)
+    project.configure()
+    (root / "migrations").mkdir()
+    monkeypatch.chdir(root)
     return project

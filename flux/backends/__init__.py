@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flux.exceptions import BackendNotInstalledError, InvalidBackendError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from flux.backends.base import MigrationBackend
 
 ENTRY_POINT_GROUP = "flux.backend"
@@ -24,29 +26,17 @@ def load_backend(name: str) -> type[MigrationBackend]:
     Raises `BackendNotInstalledError` when nothing installed provides it, or its driver is not
     installed, and `InvalidBackendError` when what is there is not a backend.
     """
-    if name in BUILT_IN:
-        module_name, class_name = BUILT_IN[name]
-        try:
-            loaded = getattr(importlib.import_module(module_name), class_name)
-        except ImportError as error:
-            raise BackendNotInstalledError(
-                f"the driver of the backend {name!r} is not installed: {error}",
-                hint=f'pip install "flux-migrations[{name}]"',
-            ) from error
-    else:
-        loaded = _load_entry_point(name)
-    from flux.backends.base import MigrationBackend
-
-    if not (isinstance(loaded, type) and issubclass(loaded, MigrationBackend)):
-        raise InvalidBackendError(
-            f"the backend {name!r} is not a subclass of flux.MigrationBackend, but {loaded!r}"
-        )
-    missing = sorted(getattr(loaded, "__abstractmethods__", ()))
-    if missing:
-        raise InvalidBackendError(
-            f"the backend {name!r} ({loaded.__qualname__}) lacks {', '.join(missing)}"
-        )
-    return loaded
+    if name not in BUILT_IN:
+        return _load_plugin(name)
+    module_name, class_name = BUILT_IN[name]
+    try:
+        built_in: type[MigrationBackend] = getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise BackendNotInstalledError(
+            f"the driver of the backend {name!r} is not installed: {error}",
+            hint=f'pip install "flux-migrations[{name}]"',
+        ) from error
+    return built_in
 
 
 def names() -> list[str]:
@@ -56,7 +46,26 @@ def names() -> list[str]:
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
-def _load_entry_point(name: str) -> Any:
+def _load_plugin(name: str) -> type[MigrationBackend]:
+    point = _find_entry_point(name)
+    what = f"the backend {name!r} ({point.value})"
+    hint = f"it comes with {point.dist.name} {point.dist.version}" if point.dist else None
+    try:
+        loaded = point.load()
+    except Exception as error:
+        raise InvalidBackendError(
+            f"{what} cannot be loaded: {type(error).__name__}: {error}", hint=hint
+        ) from error
+    from flux.backends.base import MigrationBackend
+
+    if not (isinstance(loaded, type) and issubclass(loaded, MigrationBackend)):
+        raise InvalidBackendError(f"{what} is not a subclass of flux.MigrationBackend", hint=hint)
+    if missing := sorted(loaded.__abstractmethods__):
+        raise InvalidBackendError(f"{what} lacks {', '.join(missing)}", hint=hint)
+    return loaded
+
+
+def _find_entry_point(name: str) -> EntryPoint:
     from importlib.metadata import entry_points
 
     points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
@@ -72,13 +81,7 @@ def _load_entry_point(name: str) -> Any:
             f"{', '.join(sorted(targets))}",
             hint="uninstall all but one",
         )
-    try:
-        return points[0].load()
-    except Exception as error:
-        raise InvalidBackendError(
-            f"the backend {name!r} fails to import ({points[0].value}): "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    return points[0]
 
 
 def backend_of_connection(connection: object) -> tuple[str, Any]:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 from flux.config import FluxConfig
 from flux.exceptions import (
     DatabaseUnavailableError,
+    FluxMigrationException,
     InvalidConfigurationError,
     MigrationLockError,
     Problem,
 )
 from flux.migration import AppliedMigration, Directives, Migration, Repeatable, Script
 from flux.plan import DatabaseState
-from flux.statements import Dialect, MetaCommand, SplitError, Statement, split
+from flux.statements import Dialect, MetaCommand, SplitError, Statement, split, words
+from flux.transactions import controls_transaction
 
 _UNFINISHED = "unfinished-batch"
 _LAST_RUN = "last-run:"
@@ -39,6 +41,10 @@ class TransactionEndedError(Exception):
     """A migration ended the transaction that flux had opened for it."""
 
 
+class _NoMemoryError(Exception):
+    """The table beside the history cannot be read, which is as if it were not there."""
+
+
 class LockLostError(Exception):
     """The migration lock was no longer held when a migration was to commit; it did not."""
 
@@ -48,7 +54,8 @@ class StatementError(Exception):
 
     `offset` is 0-based in the script's text. `exact` says that it is the very character the
     database named, rather than the start of the statement. Statement `number` of `total`
-    (1-based) is None where it is not known which one failed.
+    (1-based) is None where it is not known which one failed. `rolled_back` says that the script
+    had a transaction of its own open, which flux has rolled back.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class StatementError(Exception):
         self.exact = exact
         self.number = number
         self.total = total
+        self.rolled_back = False
 
 
 class ErrorReport(NamedTuple):
@@ -72,15 +80,17 @@ class ErrorReport(NamedTuple):
 class MigrationBackend(ABC):
     """One database, reached over one DB-API connection.
 
-    The abstract names are all that a backend must write. `dialect` says how its SQL is split
-    into statements, `directives` which directives it honours, and `driver_error` is the root
-    of its driver's exceptions.
+    The abstract names are all that a backend must write. `name` is that of its entry point,
+    `dialect` says how its SQL is split into statements, `directives` which directives it
+    honours, `driver_error` is the root of its driver's exceptions, and `transactional_ddl`
+    says whether a rollback also takes back CREATE TABLE and its like.
     """
 
     name: ClassVar[str] = ""
     dialect: ClassVar[Dialect] = "generic"
     directives: ClassVar[frozenset[str]] = frozenset({"no_transaction", "on_change"})
     driver_error: type[Exception] = Exception
+    transactional_ddl: ClassVar[bool] = True
     #: Lines for `[backend]` in the file that `flux init` writes.
     config_example: ClassVar[str] = "# settings of this backend"
     #: An address for `database_url` in that file.
@@ -100,17 +110,26 @@ class MigrationBackend(ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> MigrationBackend:
-        """A backend for an address; checks `config.backend_config` and opens nothing."""
+        """A backend for an address; opens nothing.
+
+        Checks `config.backend_config` with `flux.config.check_keys`, and takes `lock_wait`
+        from `config.lock_wait`.
+        """
 
     @abstractmethod
     def connection(self) -> AbstractContextManager[Any]:
-        """Open the database, give the DB-API connection, and close it at the end."""
+        """Open the database, give the DB-API connection, and close it at the end.
+
+        The connection is in autocommit mode: flux says where a transaction begins and ends,
+        and a connection that has only read must not keep an old view of the history.
+        """
 
     @abstractmethod
     def migration_lock(self) -> AbstractContextManager[None]:
         """Keep every other flux out of this database; must die with this process.
 
-        Raises `MigrationLockError` when `lock_wait` is over.
+        It outlasts the transactions inside it, and does not hold up those who only read.
+        `wait_for_lock` does the waiting, and raises `MigrationLockError` when `lock_wait` is over.
         """
 
     @abstractmethod
@@ -135,7 +154,10 @@ class MigrationBackend(ABC):
 
     @abstractmethod
     def apply_migration(self, content: str) -> None:
-        """Run SQL text, of a migration, an undo or a repeatable, on the connection."""
+        """Run SQL text, of a migration, an undo or a repeatable, on the connection.
+
+        `run_text` does it statement by statement.
+        """
 
     @abstractmethod
     def get_applied_migrations(self) -> Iterable[AppliedMigration]:
@@ -156,12 +178,13 @@ class MigrationBackend(ABC):
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Hold the connection open, as `self.dbapi`."""
-        with self.connection() as connection:
-            self.dbapi = connection
-            try:
+        try:
+            with ExitStack() as stack:
+                with self.reporting("cannot open the database"):
+                    self.dbapi = stack.enter_context(self.connection())
                 yield
-            finally:
-                self.dbapi = None
+        finally:
+            self.dbapi = None
 
     def check(self, script: Script) -> list[Problem]:
         """What in a script this database or flux cannot run. Opens nothing, runs nothing."""
@@ -189,14 +212,28 @@ class MigrationBackend(ABC):
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
-        """What among a script's statements cannot run. Pure."""
-        return []
+        """What among a script's statements cannot run: here, transaction control. Pure."""
+        if script.directives.no_transaction:
+            return []
+        return [
+            Problem(
+                "transaction-control",
+                (),
+                f"{next(words(piece.text, self.dialect))} inside a migration, which flux runs in "
+                "a transaction of its own",
+                "remove it, or run the whole file without a transaction: -- flux: no-transaction",
+                script.location(piece.start),
+            )
+            for piece in pieces
+            if isinstance(piece, Statement) and controls_transaction(piece, self.dialect)
+        ]
 
     def read_state(self) -> DatabaseState:
         """The history, and what flux remembers beside it. Read-only, takes no lock."""
-        if not self.is_initialized():
-            return DatabaseState()
-        return self.make_state(self.get_applied_migrations(), self.read_memory())
+        with self.reporting("cannot read the history"):
+            if not self.is_initialized():
+                return DatabaseState()
+            return self.make_state(self.get_applied_migrations(), self.read_memory())
 
     def make_state(
         self, history: Iterable[AppliedMigration], remembered: Mapping[str, str]
@@ -283,7 +320,7 @@ class MigrationBackend(ABC):
 
     def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
         """Create the tables a batch needs, and note that a batch is under way. Writes."""
-        with self.transaction():
+        with self.reporting("cannot prepare the history"), self.transaction():
             if history:
                 self.initialize()
             if memory:
@@ -293,7 +330,7 @@ class MigrationBackend(ABC):
 
     def mark_finished(self) -> None:
         """Note that no batch is under way any more. Writes."""
-        with self.transaction():
+        with self.reporting("cannot note the end of the batch"), self.transaction():
             self.forget(_UNFINISHED)
 
     # What flux remembers beside the history --------------------------------------------------
@@ -301,9 +338,13 @@ class MigrationBackend(ABC):
     def read_memory(self) -> dict[str, str]:
         """The rows of the table beside the history; empty where it is not there. Read-only."""
         try:
+            # Some databases take nothing more in a transaction in which a query has failed.
             with self.transaction():
-                return dict(self.fetch(f"SELECT name, value FROM {self.state_table}"))
-        except self.driver_error:
+                try:
+                    return dict(self.fetch(f"SELECT name, value FROM {self.state_table}"))
+                except self.driver_error as error:
+                    raise _NoMemoryError from error
+        except _NoMemoryError:
             return {}
 
     def remember(self, name: str, value: str) -> None:
@@ -311,12 +352,12 @@ class MigrationBackend(ABC):
         self.forget(name)
         self.run_sql(
             f"INSERT INTO {self.state_table} (name, value) "
-            f"VALUES ({quote_literal(name)}, {quote_literal(value)})"
+            f"VALUES ({self.literal(name)}, {self.literal(value)})"
         )
 
     def forget(self, name: str) -> None:
         """Delete one row beside the history. Called within a transaction."""
-        self.run_sql(f"DELETE FROM {self.state_table} WHERE name = {quote_literal(name)}")
+        self.run_sql(f"DELETE FROM {self.state_table} WHERE name = {self.literal(name)}")
 
     def initialize_memory(self) -> None:
         """Create the table beside the history, where a project needs one and it is not there."""
@@ -340,8 +381,12 @@ class MigrationBackend(ABC):
         """A cursor that gives plain tuples."""
         return self.dbapi.cursor()
 
+    def literal(self, text: str) -> str:
+        """A text as an SQL literal; to be replaced where a backslash is not just a letter."""
+        return quote_literal(text)
+
     def run_sql(self, sql: str) -> None:
-        """Execute one statement of flux's own on a cursor of its own."""
+        """Execute one statement on a cursor of its own."""
         cursor = self.cursor()
         try:
             cursor.execute(sql)
@@ -349,13 +394,24 @@ class MigrationBackend(ABC):
             cursor.close()
 
     def fetch(self, sql: str) -> list[Any]:
-        """The rows that one query of flux's own gives."""
+        """The rows that one query gives."""
         cursor = self.cursor()
         try:
             cursor.execute(sql)
             return list(cursor.fetchall())
         finally:
             cursor.close()
+
+    def run_text(self, content: str) -> None:
+        """Run SQL text statement by statement, as `dialect` splits it. For `apply_migration`.
+
+        Raises `StatementError`, which says which statement failed.
+        """
+        pieces = split(content, self.dialect)
+        self.run_statements(
+            [piece for piece in pieces if isinstance(piece, Statement)],
+            lambda statement: self.run_sql(statement.text),
+        )
 
     def run_statements(
         self, statements: Sequence[Statement], execute: Callable[[Statement], None]
@@ -371,6 +427,16 @@ class MigrationBackend(ABC):
                 raise StatementError(
                     offset=statement.start, exact=False, number=number, total=len(statements)
                 ) from error
+
+    @contextmanager
+    def reporting(self, what: str) -> Iterator[None]:
+        """Turn what the driver raises into a `DatabaseUnavailableError` that says `what`."""
+        try:
+            yield
+        except FluxMigrationException:
+            raise
+        except self.driver_error as error:
+            raise unavailable(error, self.describe_error(error), what) from error
 
     def wait_for_lock(
         self, try_to_acquire: Callable[[], bool], describe_holder: Callable[[], str | None]

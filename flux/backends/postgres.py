@@ -6,11 +6,9 @@ has applied it, its text, its history row, the check that the lock is still ours
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from itertools import islice, pairwise
 from typing import Any, ClassVar
 
 import psycopg2
@@ -19,13 +17,13 @@ from psycopg2 import errors, extensions
 from flux import address
 from flux.backends.base import (
     ErrorReport,
-    HistoryChangedError,
-    LockLostError,
     MigrationBackend,
     StatementError,
     TransactionEndedError,
     unavailable,
 )
+from flux.backends.postgres_check import find_problems
+from flux.backends.postgres_errors import meaning, report, statement_error
 from flux.backends.postgres_lock import (
     FENCE_LOST,
     HISTORY_CHANGED,
@@ -39,7 +37,6 @@ from flux.backends.postgres_message import (
     Message,
     compose,
     last_marker,
-    segment_at,
     single,
     without_markers,
 )
@@ -54,16 +51,13 @@ from flux.exceptions import (
 )
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
-from flux.statements import Dialect, MetaCommand, Statement, split, words
-from flux.transactions import controls_transaction, unwrap
+from flux.statements import Dialect, MetaCommand, Statement, split
+from flux.transactions import unwrap
 
 DEFAULT_SCHEMA = "public"
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_LOCK_ID = 3589  # "flux" on a phone's keypad
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
-#: psql's commands in pg_dump's output that mean nothing outside of psql.
-_HARMLESS_COMMAND = re.compile(r"\\(un)?restrict\s+\S+")
-_NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
 
 
 class PostgresBackend(MigrationBackend):
@@ -376,19 +370,18 @@ class PostgresBackend(MigrationBackend):
             + record
             + "COMMIT"
         )
-        try:
-            if script.directives.no_transaction:
-                self._run_without_transaction(script, opening, closing)
-            elif script.function is not None:
-                self.run_sql(BEGIN + opening)
-                script.function(self.dbapi)
-                self.run_sql(closing)
-            elif script.text is not None:
-                self._run_text(script.text, opening, closing)
-        except (psycopg2.Error, StatementError) as error:
-            raise _meaning(error) from error.__cause__
-        finally:
-            self._clean_up()
+        with self._settled_session():
+            try:
+                if script.directives.no_transaction:
+                    self._run_without_transaction(script, opening, closing)
+                elif script.function is not None:
+                    self.run_sql(BEGIN + opening)
+                    script.function(self.dbapi)
+                    self.run_sql(closing)
+                elif script.text is not None:
+                    self._run_text(script.text, opening, closing)
+            except (psycopg2.Error, StatementError) as error:
+                raise meaning(error) from error.__cause__
 
     def _run_text(self, text: str, opening: str, closing: str) -> None:
         statements, modes = unwrap(_statements(split(text, "postgres")), "postgres")
@@ -436,19 +429,23 @@ class PostgresBackend(MigrationBackend):
             else:
                 cursor.copy_expert(message.text, StringIO(message.rows))
         except psycopg2.Error as error:
-            raise _statement_error(error, message, total, last_marker(notices)) from error
+            raise statement_error(error, message, total, last_marker(notices)) from error
         finally:
             cursor.close()
             notices[:] = without_markers(notices)
 
-    def _clean_up(self) -> None:
-        """Leave no transaction and no setting behind, after a success as after a failure."""
-        if self.dbapi.closed:
-            return
-        failed = self.dbapi.info.transaction_status != _IDLE
-        self._roll_back()
+    @contextmanager
+    def _settled_session(self) -> Iterator[None]:
+        """Leave no transaction and no setting behind, after a failure as after a success."""
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            if not self.dbapi.closed:
+                self._session.settle(self.dbapi)
+            raise
         self.dbapi.autocommit = True  # a Python migration may have changed it
-        if failed or self._handed_in is not None:
+        if self._handed_in is not None:
             self._session.settle(self.dbapi)
 
     # Checking and telling --------------------------------------------------------------------
@@ -457,80 +454,26 @@ class PostgresBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse what psql alone understands, and what cannot run in flux's transaction."""
-
-        def problem(kind: str, piece: Statement | MetaCommand, message: str, hint: str) -> Problem:
-            return Problem(kind, (), message, hint, script.location(piece.start))
-
-        problems = [
-            problem(
-                "meta-command",
-                piece,
-                f"{piece.text.split()[0]} is a command of psql, which the server does not know",
-                "write what it does as SQL, or remove it",
-            )
-            for piece in pieces
-            if isinstance(piece, MetaCommand) and not _HARMLESS_COMMAND.fullmatch(piece.text)
-        ]
-        statements = _statements(pieces)
-        for statement in statements:
-            if _copies_to_client(statement):
-                problems.append(
-                    problem(
-                        "copy-out",
-                        statement,
-                        "COPY … TO STDOUT gives its rows to nobody in a migration",
-                        "remove it",
-                    )
-                )
-        if script.directives.no_transaction:
-            return problems
-        for statement in unwrap(statements, "postgres").statements:
-            found = list(islice(words(statement.text, "postgres"), 12))
-            if controls_transaction(statement, "postgres"):
-                message = (
-                    f"{found[0]} inside a migration, which flux runs in a transaction of its own"
-                )
-                hint = f"remove it, or {_NO_TRANSACTION_HINT}"
-                problems.append(problem("transaction-control", statement, message, hint))
-            elif _needs_no_transaction(found):
-                message = f"{_named(found)} cannot run inside a transaction"
-                problems.append(problem("concurrently", statement, message, _NO_TRANSACTION_HINT))
-        return problems
+        return find_problems(script, pieces)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
         if not isinstance(error, psycopg2.Error):
             return super().describe_error(error)
-        diag = error.diag
-        message = diag.message_primary or str(error).strip() or type(error).__name__
-        detail = "; ".join(filter(None, [diag.message_detail, diag.context]))
-        hint = diag.message_hint or _HINTS.get(error.pgcode or "")
-        return ErrorReport(message, detail.replace("\n", "; ") or None, hint)
+        return report(error)
 
     def _unavailable(self, error: psycopg2.Error, what: str) -> DatabaseUnavailableError:
-        report = self.describe_error(error)
+        described = self.describe_error(error)
         if error.pgcode == "42501" and "create" in what:  # insufficient_privilege
-            report = report._replace(
+            described = described._replace(
                 hint="since PostgreSQL 15 not every user may create tables in public: "
                 f"GRANT CREATE ON SCHEMA {self.schema} TO the user, or set migrations_schema in "
                 "[backend] to a schema of its own"
             )
-        return unavailable(error, report, what)
+        return unavailable(error, described, what)
 
 
 BEGIN = "BEGIN;\n"
-
-#: What flux says where the server gives no hint, by SQLSTATE
-#: (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-_HINTS = {
-    "25001": _NO_TRANSACTION_HINT,  # active_sql_transaction
-    "25006": "this server is a standby, or the user's transactions are read-only: "
-    "give the address of the primary",  # read_only_sql_transaction
-    "55P04": "put the ALTER TYPE … ADD VALUE into a migration of its own, before this one; "
-    "a new value can be used only when it is committed",  # unsafe_new_enum_value_usage
-    "53200": "a migration locks more objects than the server has room for: split it, or raise "
-    "max_locks_per_transaction",  # out_of_memory
-}
 
 
 def _settings(config: FluxConfig) -> dict[str, Any]:
@@ -556,60 +499,3 @@ def _settings(config: FluxConfig) -> dict[str, Any]:
 
 def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
     return [piece for piece in pieces if isinstance(piece, Statement)]
-
-
-def _copies_to_client(statement: Statement) -> bool:
-    found = list(islice(words(statement.text, "postgres"), 1))
-    if found != ["COPY"] or statement.copy_data is not None:
-        return False
-    rest = list(words(statement.text, "postgres"))
-    return any(pair in (("TO", "STDOUT"), ("TO", "STDIN")) for pair in pairwise(rest))
-
-
-def _needs_no_transaction(found: Sequence[str]) -> bool:
-    if "CONCURRENTLY" in found:
-        return found[0] != "REFRESH"  # a materialized view may
-    return found[:1] == ["VACUUM"] or tuple(found[:2]) in (
-        ("ALTER", "SYSTEM"),
-        ("CREATE", "DATABASE"),
-        ("DROP", "DATABASE"),
-        ("CREATE", "TABLESPACE"),
-        ("DROP", "TABLESPACE"),
-    )
-
-
-def _named(found: Sequence[str]) -> str:
-    if "CONCURRENTLY" in found:
-        return " ".join(found[: found.index("CONCURRENTLY") + 1])
-    return " ".join(found[: 1 if found[0] == "VACUUM" else 2])
-
-
-def _statement_error(
-    error: psycopg2.Error, message: Message, total: int, reached: int | None
-) -> StatementError:
-    """Which statement failed: by the server's position, else by the marker before it."""
-    position = error.diag.statement_position
-    segment = segment_at(message, int(position)) if position else None
-    if segment is not None and position is not None:
-        offset = segment.statement.start + int(position) - 1 - segment.start
-        return StatementError(offset=offset, exact=True, number=segment.number, total=total)
-    if reached is None and len(message.segments) == 1 and total == 1:
-        reached = 1
-    for candidate in message.segments:
-        if candidate.number == reached:
-            return StatementError(
-                offset=candidate.statement.start, exact=False, number=reached, total=total
-            )
-    return StatementError(offset=None, exact=False, number=None, total=total)
-
-
-def _meaning(error: psycopg2.Error | StatementError) -> Exception:
-    """What an error means to the runner, where it is one that flux raised on purpose."""
-    text = str(error.__cause__ if isinstance(error, StatementError) else error)
-    if HISTORY_CHANGED in text or LOCK_BUSY in text:
-        return HistoryChangedError()
-    if LOCK_LOST in text:
-        return LockLostError()
-    if FENCE_LOST in text:
-        return TransactionEndedError()
-    return error

@@ -33,7 +33,6 @@ from flux.exceptions import (
     Problem,
 )
 from flux.migration import AppliedMigration, Migration, Script
-from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, split, words
 from flux.transactions import controls_transaction, unwrap
 
@@ -326,13 +325,6 @@ class SQLiteBackend(MigrationBackend):
         """Whether the history holds this id now. Read-only."""
         return bool(self.fetch(f"SELECT 1 FROM {self.table} WHERE id = {quote_literal(id)}"))
 
-    def read_state(self) -> DatabaseState:
-        """The history, and what flux remembers beside it. Read-only, takes no lock."""
-        try:
-            return super().read_state()
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-
     def read_memory(self) -> dict[str, str]:
         """The rows of the table beside the history. Read-only."""
         if not self._has_table(self.state_table):
@@ -436,15 +428,17 @@ class SQLiteBackend(MigrationBackend):
             raise TransactionEndedError from error
 
     def _execute_outside(self, script: Script) -> None:
-        is_left_open = False
         with self._session(script):
             try:
                 super().execute(script)
-            finally:
-                if is_left_open := self.dbapi.in_transaction:
+                if self.dbapi.in_transaction:
+                    raise TransactionEndedError
+            except BaseException as error:
+                if self.dbapi.in_transaction:
                     self.run_sql("ROLLBACK")
-        if is_left_open:
-            raise TransactionEndedError
+                    if isinstance(error, StatementError):
+                        error.rolled_back = True
+                raise
 
     def _execute(self, statement: Statement) -> None:
         if self.dbapi.in_transaction:
@@ -468,9 +462,7 @@ class SQLiteBackend(MigrationBackend):
         if re.search(r"(within|inside|from within) (a )?transaction", message):
             hint = "run the whole file without a transaction: -- flux: no-transaction"
         elif isinstance(error, BusyError):
-            hint = (
-                "end the other transaction, or wait longer: busy_timeout (seconds) in [backend]"
-            )
+            hint = "end the other transaction, or wait longer: busy_timeout (seconds) in [backend]"
         elif "readonly" in message:
             hint = f"{self.path} or its directory cannot be written by this user"
         elif "not a database" in message:

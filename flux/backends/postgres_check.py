@@ -1,0 +1,84 @@
+"""What among a script's statements cannot run on PostgreSQL, found before anything runs. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import islice, pairwise
+
+from flux.exceptions import Problem
+from flux.migration import Script
+from flux.statements import MetaCommand, Statement, words
+from flux.transactions import controls_transaction, unwrap
+
+NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
+#: psql's commands in pg_dump's output that mean nothing outside of psql.
+_HARMLESS_COMMAND = re.compile(r"\\(un)?restrict\s+\S+")
+
+
+def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> list[Problem]:
+    """Everything among a script's statements that stands in the way. Pure."""
+
+    def problem(kind: str, piece: Statement | MetaCommand, message: str, hint: str) -> Problem:
+        return Problem(kind, (), message, hint, script.location(piece.start))
+
+    problems = [
+        problem(
+            "meta-command",
+            piece,
+            f"{piece.text.split()[0]} is a command of psql, which the server does not know",
+            "write what it does as SQL, or remove it",
+        )
+        for piece in pieces
+        if isinstance(piece, MetaCommand) and not _HARMLESS_COMMAND.fullmatch(piece.text)
+    ]
+    statements = [piece for piece in pieces if isinstance(piece, Statement)]
+    for statement in statements:
+        if _copies_to_client(statement):
+            problems.append(
+                problem(
+                    "copy-out",
+                    statement,
+                    "COPY … TO STDOUT gives its rows to nobody in a migration",
+                    "remove it",
+                )
+            )
+    if script.directives.no_transaction:
+        return problems
+    for statement in unwrap(statements, "postgres").statements:
+        found = list(islice(words(statement.text, "postgres"), 12))
+        if controls_transaction(statement, "postgres"):
+            message = f"{found[0]} inside a migration, which flux runs in a transaction of its own"
+            hint = f"remove it, or {NO_TRANSACTION_HINT}"
+            problems.append(problem("transaction-control", statement, message, hint))
+        elif _needs_no_transaction(found):
+            message = f"{_named(found)} cannot run inside a transaction"
+            problems.append(problem("concurrently", statement, message, NO_TRANSACTION_HINT))
+    return problems
+
+
+def _copies_to_client(statement: Statement) -> bool:
+    found = list(islice(words(statement.text, "postgres"), 1))
+    if found != ["COPY"] or statement.copy_data is not None:
+        return False
+    rest = list(words(statement.text, "postgres"))
+    return any(pair in (("TO", "STDOUT"), ("TO", "STDIN")) for pair in pairwise(rest))
+
+
+def _needs_no_transaction(found: Sequence[str]) -> bool:
+    if "CONCURRENTLY" in found:
+        # A materialized view may be refreshed that way in a transaction.
+        return found[0] in ("CREATE", "DROP", "REINDEX", "ALTER")
+    return found[:1] == ["VACUUM"] or tuple(found[:2]) in (
+        ("ALTER", "SYSTEM"),
+        ("CREATE", "DATABASE"),
+        ("DROP", "DATABASE"),
+        ("CREATE", "TABLESPACE"),
+        ("DROP", "TABLESPACE"),
+    )
+
+
+def _named(found: Sequence[str]) -> str:
+    if "CONCURRENTLY" in found:
+        return " ".join(found[: found.index("CONCURRENTLY") + 1])
+    return " ".join(found[: 1 if found[0] == "VACUUM" else 2])

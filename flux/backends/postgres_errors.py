@@ -1,0 +1,68 @@
+"""What PostgreSQL's errors say: which statement failed, what it means to flux, what may help."""
+
+from __future__ import annotations
+
+import psycopg2
+
+from flux.backends.base import (
+    ErrorReport,
+    HistoryChangedError,
+    LockLostError,
+    StatementError,
+    TransactionEndedError,
+)
+from flux.backends.postgres_check import NO_TRANSACTION_HINT
+from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
+from flux.backends.postgres_message import Message, segment_at
+
+#: What flux says where the server gives no hint, by SQLSTATE
+#: (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_HINTS = {
+    "25001": NO_TRANSACTION_HINT,  # active_sql_transaction
+    "25006": "this server is a standby, or the user's transactions are read-only: "
+    "give the address of the primary",  # read_only_sql_transaction
+    "55P04": "put the ALTER TYPE … ADD VALUE into a migration of its own, before this one; "
+    "a new value can be used only when it is committed",  # unsafe_new_enum_value_usage
+    "53200": "a migration locks more objects than the server has room for: split it, or raise "
+    "max_locks_per_transaction",  # out_of_memory
+}
+
+
+def report(error: psycopg2.Error) -> ErrorReport:
+    """The server's message, detail and hint; a hint of flux's own where it gives none."""
+    diag = error.diag
+    message = diag.message_primary or str(error).strip() or type(error).__name__
+    detail = "; ".join(filter(None, [diag.message_detail, diag.context]))
+    hint = diag.message_hint or _HINTS.get(error.pgcode or "")
+    return ErrorReport(message, detail.replace("\n", "; ") or None, hint)
+
+
+def statement_error(
+    error: psycopg2.Error, message: Message, total: int, reached: int | None
+) -> StatementError:
+    """Which statement failed: by the server's position, else by the marker before it."""
+    position = error.diag.statement_position
+    segment = segment_at(message, int(position)) if position else None
+    if segment is not None and position is not None:
+        offset = segment.statement.start + int(position) - 1 - segment.start
+        return StatementError(offset=offset, exact=True, number=segment.number, total=total)
+    if reached is None and len(message.segments) == 1 and total == 1:
+        reached = 1
+    for candidate in message.segments:
+        if candidate.number == reached:
+            return StatementError(
+                offset=candidate.statement.start, exact=False, number=reached, total=total
+            )
+    return StatementError(offset=None, exact=False, number=None, total=total)
+
+
+def meaning(error: psycopg2.Error | StatementError) -> Exception:
+    """What an error means to the runner, where it is one that flux raised on purpose."""
+    text = str(error.__cause__ if isinstance(error, StatementError) else error)
+    if HISTORY_CHANGED in text or LOCK_BUSY in text:
+        return HistoryChangedError()
+    if LOCK_LOST in text:
+        return LockLostError()
+    if FENCE_LOST in text:
+        return TransactionEndedError()
+    return error
