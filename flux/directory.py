@@ -169,7 +169,7 @@ def _sort_out(path: str, names: list[str]) -> _Files:
             continue
         id = name[: -len(ending)]
         if _UNPRINTABLE.search(name):
-            name = _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], name)
+            id, name = (_UNPRINTABLE.sub(_escaped, text) for text in (id, name))
             message, hint = "the name holds a control character, or is not UTF-8", "rename it"
         elif ending == ".undo.py":
             message, hint = "an undo in Python is no file of its own", f"move it into {id}.py"
@@ -180,8 +180,12 @@ def _sort_out(path: str, names: list[str]) -> _Files:
             kinds[ending][id] = name
             continue
         location = Location(os.path.join(path, name))
-        files.refused.append(Problem("file-name", (name,), message, hint, location))
+        files.refused.append(Problem("file-name", (id,), message, hint, location))
     return files
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]
 
 
 def _file_problems(path: str, files: _Files) -> list[Problem]:
@@ -307,17 +311,17 @@ def _read_placement(
     if not os.path.isdir(path):
         return ()
     files = _sort_out(path, [name for name in _list_names(path) if not _is_set_aside(name)])
-    problems += [
+    own = [
         Problem(
             "repeatable-undo",
-            (f"{placement}/{id}",),
+            (id,),
             "a repeatable has no undo",
             "remove it",
             Location(os.path.join(path, name)),
         )
         for id, name in files.undo.items()
     ]
-    problems += _file_problems(path, files._replace(undo={}))
+    own += _file_problems(path, files._replace(undo={}))
 
     def read_one(id: str) -> Repeatable:
         if id in files.sql:
@@ -331,7 +335,10 @@ def _read_placement(
             )
         return Repeatable(id, placement, module.script("apply"))
 
-    found = _collect(read_one, {**files.sql, **files.python}, problems)
+    found = _collect(read_one, {**files.sql, **files.python}, own)
+    problems += [
+        problem._replace(ids=tuple(f"{placement}/{id}" for id in problem.ids)) for problem in own
+    ]
     key = sort_key(order)
     return tuple(sorted(found, key=lambda repeatable: key(repeatable.id)))
 

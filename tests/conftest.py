@@ -105,4 +105,5 @@ def _postgres_project(
     project.configure()
     (root / "migrations").mkdir()
     monkeypatch.chdir(root)
+    monkeypatch.delenv("FLUX_DATABASE_URL", raising=False)
     return project

@@ -75,4 +75,6 @@ class PostgresProject(Project):
         """The ids in the history; none where there is no history."""
         if self.query("SELECT to_regclass('_flux_migrations')") == [(None,)]:
             return []
-        return [id for (id,) in self.query('SELECT id FROM _flux_migrations ORDER BY id COLLATE "C"')]
+        return [
+            id for (id,) in self.query('SELECT id FROM _flux_migrations ORDER BY id COLLATE "C"')
+        ]

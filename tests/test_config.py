@@ -1,4 +1,4 @@
-"""Configuration: what a file says, what it may not say, and where the database's address comes from."""
+"""Configuration: what a file says and may not say, and where the address comes from."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ has applied it, its text, its history row, the check that the lock is still ours
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from typing import Any, ClassVar
@@ -35,10 +36,9 @@ from flux.backends.postgres_lock import (
 )
 from flux.backends.postgres_message import (
     Message,
+    Notices,
     compose,
-    last_marker,
     single,
-    without_markers,
 )
 from flux.backends.postgres_session import Session
 from flux.config import FluxConfig, check_keys
@@ -89,7 +89,6 @@ class PostgresBackend(MigrationBackend):
         self._dsn = dsn
         self._handed_in = connection
         self._lock = LockSQL(lock_id)
-        self._holder: Holder | None = None
         #: The pid of the connection that holds the lock; None while migrations take it themselves.
         self._holder_pid: int | None = None
         self._has_markers = False
@@ -155,7 +154,8 @@ class PostgresBackend(MigrationBackend):
             return ".".join(names)
 
         self.table = quoted(self.table_name)
-        self.state_table = quoted(self.table_name + "_state")
+        stem = self.table_name.encode()[: _NAME_BYTES - len("_state")].decode(errors="ignore")
+        self.state_table = quoted(stem + "_state")
         return connection
 
     def _connect(self) -> Any:
@@ -163,11 +163,20 @@ class PostgresBackend(MigrationBackend):
             info = self._handed_in.info
             return psycopg2.connect(**{**info.dsn_parameters, "password": info.password})
         try:
-            return psycopg2.connect(self._dsn, fallback_application_name="flux")
+            return psycopg2.connect(
+                self._dsn, fallback_application_name="flux", client_encoding="utf8"
+            )
         except psycopg2.Error as error:
+            if isinstance(error, psycopg2.ProgrammingError) and "://" not in self._dsn:
+                # It does not parse, and what the driver quotes may be a piece of the password.
+                raise InvalidConfigurationError(
+                    "the database's address cannot be read",
+                    hint="it reads KEY=VALUE KEY=VALUE, with quotes around a value that holds a "
+                    "space: host=localhost dbname=app password='two words'",
+                ) from None
             message = address.without_secrets(str(error).strip(), self._dsn)
             hint = None
-            if "does not exist" in message and "database" in message:
+            if re.search(r'database ".*" does not exist', message):
                 hint = "create it first: flux makes tables, not databases"
             raise DatabaseUnavailableError(
                 f"cannot connect to {address.redact(self._dsn)}: {message}", hint=hint
@@ -191,9 +200,7 @@ class PostgresBackend(MigrationBackend):
         holding: list[Any] = []
 
         def try_to_acquire() -> bool:
-            rows = self.fetch(self._lock.holder)
-            self._holder = Holder(*rows[0]) if rows else None
-            if rows:
+            if self._describe_holder() is not None:
                 return False
             connection = self._open_second()
             if connection is None:
@@ -204,7 +211,7 @@ class PostgresBackend(MigrationBackend):
                 # Nothing else runs on this connection: an error here would free the lock.
                 cursor.execute(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
-                    "SET LOCAL idle_in_transaction_session_timeout = 0; "
+                    f"{self._lock.outlast_timeouts}; "
                     f"SELECT {self._lock.try_lock}, pg_catalog.pg_backend_pid()"
                 )
                 is_ours, self._holder_pid = cursor.fetchone()
@@ -213,13 +220,18 @@ class PostgresBackend(MigrationBackend):
             return bool(is_ours)
 
         try:
-            self.wait_for_lock(try_to_acquire, lambda: str(self._holder) if self._holder else None)
-            self._has_markers = self._can_mark()
+            with self.reporting("cannot take the migration lock"):
+                self.wait_for_lock(try_to_acquire, self._describe_holder)
+                self._has_markers = self._can_mark()
             yield
         finally:
             self._holder_pid = None
             for connection in holding:
                 connection.close()
+
+    def _describe_holder(self) -> str | None:
+        rows = self.fetch(self._lock.holder)
+        return str(Holder(*rows[0])) if rows else None
 
     def _open_second(self) -> Any:
         """A second connection for the lock; None where the server or a pool allows no other."""
@@ -253,7 +265,10 @@ class PostgresBackend(MigrationBackend):
             raise
 
     def _roll_back(self) -> None:
-        if not self.dbapi.closed and self.dbapi.info.transaction_status != _IDLE:
+        if self.dbapi.closed:
+            return
+        self.dbapi.rollback()  # what the driver has begun; in autocommit, nothing
+        if self.dbapi.info.transaction_status != _IDLE:
             self.run_sql("ROLLBACK")
 
     def outcome_is_unknown(self) -> bool:
@@ -265,20 +280,23 @@ class PostgresBackend(MigrationBackend):
     def read_state(self) -> DatabaseState:
         """The history and what flux remembers, in one query where nothing is remembered."""
         state_table = self.literal(self.state_table)
-        try:
-            rows = self.fetch(
-                "SELECT h.id, h.hash, h.applied_at, "
-                f"pg_catalog.to_regclass({state_table}) IS NOT NULL "
-                f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
-            )
+        with self.reporting("cannot read the history"):
+            try:
+                rows = self.fetch(
+                    "SELECT h.id, h.hash, h.applied_at, "
+                    f"pg_catalog.to_regclass({state_table}) IS NOT NULL "
+                    f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
+                )
+            except errors.UndefinedTable:
+                return DatabaseState()
             remembered = self.read_memory() if rows[0][3] else {}
-        except errors.UndefinedTable:
-            return DatabaseState()
-        except psycopg2.Error as error:
-            raise self._unavailable(error, "cannot read the history") from error
         # The outer join gives one row of nulls for an empty history.
         history = [AppliedMigration(*row[:3]) for row in rows if row[0] is not None]
         return self.make_state(history, remembered)
+
+    def read_memory(self) -> dict[str, str]:
+        """The rows of the table beside the history, without the fence, which may be taken."""
+        return dict(self.fetch(f"SELECT name, value FROM {self.state_table}"))
 
     def is_initialized(self) -> bool:
         """Whether the history table is there. Read-only."""
@@ -289,15 +307,42 @@ class PostgresBackend(MigrationBackend):
         schema = extensions.quote_ident(self.schema, self.dbapi)
         # CREATE SCHEMA IF NOT EXISTS needs the right to create it even where it exists.
         has_schema = self.fetch(f"SELECT pg_catalog.to_regnamespace({self.literal(schema)})")
-        try:
-            if has_schema == [(None,)]:
+        if has_schema == [(None,)]:
+            hint = (
+                f"CREATE SCHEMA {schema} AUTHORIZATION the user, or set migrations_schema in "
+                "[backend] to one that is there"
+            )
+            with self._creating(f"the schema {schema}", hint):
                 self.run_sql(f"CREATE SCHEMA {schema}")
+        with self._creating("the history table", self._grant_hint()):
             self.run_sql(
                 f"CREATE TABLE IF NOT EXISTS {self.table} (id text PRIMARY KEY, "
                 "hash text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
             )
+
+    def initialize_memory(self) -> None:
+        """Create the table beside the history, where a project needs one and it is not there."""
+        with self._creating("the table beside the history", self._grant_hint()):
+            super().initialize_memory()
+
+    def _grant_hint(self) -> str:
+        public = "since PostgreSQL 15 not every user may create tables in public: "
+        return (
+            (public if self.schema == "public" else "")
+            + f"GRANT CREATE ON SCHEMA {extensions.quote_ident(self.schema, self.dbapi)} TO the "
+            "user, or set migrations_schema in [backend] to a schema of its own"
+        )
+
+    @contextmanager
+    def _creating(self, what: str, hint: str) -> Iterator[None]:
+        """Tell which of flux's own things cannot be made; `hint` is for a lack of rights."""
+        try:
+            yield
         except psycopg2.Error as error:
-            raise self._unavailable(error, "cannot create the history table") from error
+            described = self.describe_error(error)
+            if isinstance(error, errors.InsufficientPrivilege):
+                described = described._replace(hint=hint)
+            raise unavailable(error, described, f"cannot create {what}") from error
 
     def register_migration(self, migration: Migration) -> None:
         """Write the migration's row."""
@@ -363,21 +408,20 @@ class PostgresBackend(MigrationBackend):
         opening = self._lock.take_fence + guard
         if self._holder_pid is None:
             opening = f"SELECT {fail_unless(self._lock.try_lock, LOCK_BUSY)};\n" + opening
+        # Deferred constraints are checked while the script's own settings and role are in force.
         closing = (
-            self._session.restore
+            "SET CONSTRAINTS ALL IMMEDIATE;\n"
+            + self._session.restore
             + f"SELECT {fail_unless(self._lock.fence_held, FENCE_LOST)}, "
             + f"{fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)};\n"
             + record
-            + "COMMIT"
         )
         with self._settled_session():
             try:
                 if script.directives.no_transaction:
                     self._run_without_transaction(script, opening, closing)
                 elif script.function is not None:
-                    self.run_sql(BEGIN + opening)
-                    script.function(self.dbapi)
-                    self.run_sql(closing)
+                    self._run_function(script.function, opening, closing)
                 elif script.text is not None:
                     self._run_text(script.text, opening, closing)
             except (psycopg2.Error, StatementError) as error:
@@ -387,13 +431,21 @@ class PostgresBackend(MigrationBackend):
         statements, modes = unwrap(_statements(split(text, "postgres")), "postgres")
         messages = compose(
             statements,
-            begin=f"BEGIN {modes};\n",
+            begin=f"BEGIN {modes};\n" if modes else BEGIN,
             opening=opening,
-            closing=closing,
+            closing=closing + "COMMIT",
             with_markers=self._has_markers,
         )
         for message in messages:
             self._send(message, len(statements))
+
+    def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
+        """In the driver's own transaction, so that its commit and rollback do what they say."""
+        self.dbapi.autocommit = False
+        self.run_sql(f"SET TRANSACTION {_READ_COMMITTED};\n{opening}")
+        function(self.dbapi)
+        self.run_sql(closing)
+        self.dbapi.commit()
 
     def _run_without_transaction(self, script: Script, opening: str, closing: str) -> None:
         """Each statement in a message of its own: in one, they would share a transaction."""
@@ -407,21 +459,25 @@ class PostgresBackend(MigrationBackend):
         if script.function is not None:
             script.function(self.dbapi)
         elif script.text is not None:
-            self.apply_migration(script.text)
+            try:
+                self.apply_migration(script.text)
+            except StatementError as error:
+                error.rolled_back = self.dbapi.info.transaction_status != _IDLE
+                raise
         if self.dbapi.info.transaction_status != _IDLE:
             raise TransactionEndedError
-        self.run_sql(BEGIN + self._lock.take_fence + closing)
+        self._session.settle(self.dbapi)  # some settings would rule the next transaction
+        self.run_sql(BEGIN + self._lock.take_fence + closing + "COMMIT")
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
         statements = _statements(split(content, "postgres"))
         for number, statement in enumerate(statements, 1):
-            self._send(single(statement, number), len(statements))
+            self._send(single(statement, number), len(statements), number)
 
-    def _send(self, message: Message, total: int) -> None:
+    def _send(self, message: Message, total: int, reached: int | None = None) -> None:
         """One round trip. Raises `StatementError`, which says which statement failed."""
-        notices = self.dbapi.notices
-        notices[:] = without_markers(notices)
+        notices = self.dbapi.notices = Notices(self.dbapi.notices, reached)
         cursor = self.cursor()
         try:
             if message.rows is None:
@@ -429,24 +485,27 @@ class PostgresBackend(MigrationBackend):
             else:
                 cursor.copy_expert(message.text, StringIO(message.rows))
         except psycopg2.Error as error:
-            raise statement_error(error, message, total, last_marker(notices)) from error
+            raise statement_error(error, message, total, notices.reached) from error
         finally:
             cursor.close()
-            notices[:] = without_markers(notices)
+            self.dbapi.notices = notices.kept
 
     @contextmanager
     def _settled_session(self) -> Iterator[None]:
         """Leave no transaction and no setting behind, after a failure as after a success."""
+        encoding = self.dbapi.encoding
+        failed = True
         try:
             yield
-        except BaseException:
-            self._roll_back()
+            failed = False
+        finally:
             if not self.dbapi.closed:
-                self._session.settle(self.dbapi)
-            raise
-        self.dbapi.autocommit = True  # a Python migration may have changed it
-        if self._handed_in is not None:
-            self._session.settle(self.dbapi)
+                self._roll_back()
+                # A Python migration may have changed these.
+                self.dbapi.autocommit = True
+                self.dbapi.set_client_encoding(encoding)
+                if failed or self._handed_in is not None:
+                    self._session.settle(self.dbapi)
 
     # Checking and telling --------------------------------------------------------------------
 
@@ -462,18 +521,11 @@ class PostgresBackend(MigrationBackend):
             return super().describe_error(error)
         return report(error)
 
-    def _unavailable(self, error: psycopg2.Error, what: str) -> DatabaseUnavailableError:
-        described = self.describe_error(error)
-        if error.pgcode == "42501" and "create" in what:  # insufficient_privilege
-            described = described._replace(
-                hint="since PostgreSQL 15 not every user may create tables in public: "
-                f"GRANT CREATE ON SCHEMA {self.schema} TO the user, or set migrations_schema in "
-                "[backend] to a schema of its own"
-            )
-        return unavailable(error, described, what)
 
-
-BEGIN = "BEGIN;\n"
+#: Whatever the default is: other levels would see the history as it was before the fence.
+_READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
+BEGIN = f"BEGIN {_READ_COMMITTED};\n"
+_NAME_BYTES = 63  # what the server takes of a name; the rest it cuts off in silence
 
 
 def _settings(config: FluxConfig) -> dict[str, Any]:
@@ -483,15 +535,23 @@ def _settings(config: FluxConfig) -> dict[str, Any]:
         {"migrations_schema": str, "migrations_table": str, "migrations_lock_id": int},
         config.path,
     )
+    schema = settings.get("migrations_schema", DEFAULT_SCHEMA)
+    table = settings.get("migrations_table", DEFAULT_TABLE)
     lock_id = settings.get("migrations_lock_id", DEFAULT_LOCK_ID)
+    wrong = None
+    for key, name in (("migrations_schema", schema), ("migrations_table", table)):
+        if not 1 <= len(name.encode()) <= _NAME_BYTES or "\0" in name:
+            wrong = f"{key} in [backend] must be 1 to {_NAME_BYTES} bytes of text, "
+            wrong += "which is what PostgreSQL takes for a name"
     if not -(2**63) <= lock_id < 2**63:
+        wrong = "migrations_lock_id in [backend] must fit into 64 bits"
+    if wrong is not None:
         raise InvalidConfigurationError(
-            "migrations_lock_id in [backend] must fit into 64 bits",
-            location=Location(config.path) if config.path else None,
+            wrong, location=Location(config.path) if config.path else None
         )
     return {
-        "schema": settings.get("migrations_schema", DEFAULT_SCHEMA),
-        "table": settings.get("migrations_table", DEFAULT_TABLE),
+        "schema": schema,
+        "table": table,
         "lock_id": lock_id,
         "lock_wait": config.lock_wait,
     }

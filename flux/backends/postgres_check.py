@@ -15,6 +15,19 @@ NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-tra
 #: psql's commands in pg_dump's output that mean nothing outside of psql.
 _HARMLESS_COMMAND = re.compile(r"\\(un)?restrict\s+\S+")
 
+#: Settings that change how a file is read: the values that flux reads it by, and the way out.
+_READING = {
+    "standard_conforming_strings": (
+        {"on", "true", "yes", "1", "default"},
+        r"remove it, and write strings that hold a backslash as E'a\\b'",
+    ),
+    "client_encoding": (
+        {"utf8", "utf-8", "unicode", "default"},
+        "remove it: flux sends every file as UTF-8",
+    ),
+}
+_SET = re.compile(r"SET\s+(?:(?:SESSION|LOCAL)\s+)?(\w+)\s*(?:=|TO\b)\s*'?([\w-]+)", re.IGNORECASE)
+
 
 def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> list[Problem]:
     """Everything among a script's statements that stands in the way. Pure."""
@@ -43,6 +56,11 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
                     "remove it",
                 )
             )
+        setting, value = _setting(statement)
+        values, hint = _READING.get(setting, ({value}, ""))
+        if value not in values:
+            message = f"{setting} = {value} changes how the rest of the file is read"
+            problems.append(problem("reading", statement, message, hint))
     if script.directives.no_transaction:
         return problems
     for statement in unwrap(statements, "postgres").statements:
@@ -63,6 +81,12 @@ def _copies_to_client(statement: Statement) -> bool:
         return False
     rest = list(words(statement.text, "postgres"))
     return any(pair in (("TO", "STDOUT"), ("TO", "STDIN")) for pair in pairwise(rest))
+
+
+def _setting(statement: Statement) -> tuple[str, str]:
+    """The setting that a SET sets, and its value; two empty texts for any other statement."""
+    found = _SET.match(statement.text)
+    return (found[1].lower(), found[2].lower()) if found else ("", "")
 
 
 def _needs_no_transaction(found: Sequence[str]) -> bool:

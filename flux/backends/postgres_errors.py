@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg2
+from psycopg2 import errors
 
 from flux.backends.base import (
     ErrorReport,
@@ -15,9 +16,10 @@ from flux.backends.postgres_check import NO_TRANSACTION_HINT
 from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
 from flux.backends.postgres_message import Message, segment_at
 
-#: What flux says where the server gives no hint, by SQLSTATE
+#: What flux says, also where the server gives a hint, by SQLSTATE
 #: (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _HINTS = {
+    "2D000": NO_TRANSACTION_HINT,  # invalid_transaction_termination
     "25001": NO_TRANSACTION_HINT,  # active_sql_transaction
     "25006": "this server is a standby, or the user's transactions are read-only: "
     "give the address of the primary",  # read_only_sql_transaction
@@ -29,11 +31,11 @@ _HINTS = {
 
 
 def report(error: psycopg2.Error) -> ErrorReport:
-    """The server's message, detail and hint; a hint of flux's own where it gives none."""
+    """The server's message, detail and hint; or a hint of flux's own."""
     diag = error.diag
-    message = diag.message_primary or str(error).strip() or type(error).__name__
+    message = diag.message_primary or " ".join(str(error).split()) or type(error).__name__
     detail = "; ".join(filter(None, [diag.message_detail, diag.context]))
-    hint = diag.message_hint or _HINTS.get(error.pgcode or "")
+    hint = _HINTS.get(error.pgcode or "") or diag.message_hint
     return ErrorReport(message, detail.replace("\n", "; ") or None, hint)
 
 
@@ -46,8 +48,6 @@ def statement_error(
     if segment is not None and position is not None:
         offset = segment.statement.start + int(position) - 1 - segment.start
         return StatementError(offset=offset, exact=True, number=segment.number, total=total)
-    if reached is None and len(message.segments) == 1 and total == 1:
-        reached = 1
     for candidate in message.segments:
         if candidate.number == reached:
             return StatementError(
@@ -58,7 +58,11 @@ def statement_error(
 
 def meaning(error: psycopg2.Error | StatementError) -> Exception:
     """What an error means to the runner, where it is one that flux raised on purpose."""
-    text = str(error.__cause__ if isinstance(error, StatementError) else error)
+    cause = error.__cause__ if isinstance(error, StatementError) else error
+    is_in_script = isinstance(error, StatementError) and error.number is not None
+    if is_in_script or not isinstance(cause, errors.InvalidTextRepresentation):
+        return error
+    text = cause.diag.message_primary or ""
     if HISTORY_CHANGED in text or LOCK_BUSY in text:
         return HistoryChangedError()
     if LOCK_LOST in text:

@@ -48,7 +48,15 @@ class LockSQL(NamedTuple):
     @property
     def try_lock(self) -> str:
         """An expression: take the lock in this transaction if it is free; true if so."""
-        return f"pg_catalog.pg_try_advisory_xact_lock({self.lock_id})"
+        return f"pg_catalog.pg_try_advisory_xact_lock('{self.lock_id}')"
+
+    @property
+    def outlast_timeouts(self) -> str:
+        """A statement: let nothing end this transaction for being old or idle."""
+        return (
+            "SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings "
+            "WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"
+        )
 
     @property
     def take_fence(self) -> str:
@@ -60,7 +68,8 @@ class LockSQL(NamedTuple):
         """A query: the session that holds the lock, if any does. Read-only."""
         return (
             "SELECT a.pid, a.application_name, "
-            "coalesce(a.client_hostname, host(a.client_addr), 'the server itself'), "
+            "CASE WHEN a.backend_start IS NOT NULL THEN "  # else this user may not see it
+            "coalesce(a.client_hostname, host(a.client_addr), 'the server itself') END, "
             "to_char(coalesce(a.xact_start, a.backend_start), 'YYYY-MM-DD HH24:MI:SS TZ') "
             "FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid) "
             f"WHERE {self._is_lock} LIMIT 1"

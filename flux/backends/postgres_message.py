@@ -11,9 +11,9 @@ sends to the client at once and does not log, says which statement was reached.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice, takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flux.statements import Statement, words
 
@@ -103,15 +103,24 @@ def segment_at(message: Message, position: int) -> Segment | None:
     return None
 
 
-def last_marker(notices: Iterable[str]) -> int | None:
-    """The number of the last statement that was reached, from the server's notices."""
-    numbers = [int(found[1]) for notice in notices if (found := _MARKER.search(notice))]
-    return numbers[-1] if numbers else None
+class Notices:
+    """What a connection gives its notices to, in place of `kept`, its own list or the like.
 
+    `reached` is the number of the last statement that a marker told of; the markers stop here.
+    """
 
-def without_markers(notices: Iterable[str]) -> list[str]:
-    """The notices that are not flux's own."""
-    return [notice for notice in notices if not _MARKER.search(notice)]
+    def __init__(self, kept: Any, reached: int | None = None) -> None:
+        self.kept = kept
+        self.reached = reached
+
+    def append(self, notice: str) -> None:
+        """Take one notice, as the driver calls it."""
+        if marker := _MARKER.search(notice):
+            self.reached = int(marker[1])
+        else:
+            self.kept.append(notice)
+            if type(self.kept) is list:
+                del self.kept[:-50]  # as the driver keeps its own
 
 
 def _sets_transaction(statement: Statement) -> bool:

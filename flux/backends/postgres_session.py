@@ -25,7 +25,9 @@ class Session(NamedTuple):
     @classmethod
     def own(cls) -> Session:
         """A session that flux opened: the role first, so that the rest is flux's to set."""
-        return cls("RESET SESSION AUTHORIZATION;\nRESET ROLE;\nRESET ALL;\n")
+        return cls(
+            "CLOSE ALL;\nRESET SESSION AUTHORIZATION;\nRESET ROLE;\nRESET ALL;\nDISCARD TEMP;\n"
+        )
 
     @classmethod
     def borrowed(cls, connection: Any) -> Session:

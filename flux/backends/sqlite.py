@@ -26,12 +26,7 @@ from flux.backends.base import (
     unavailable,
 )
 from flux.config import FluxConfig, check_keys
-from flux.exceptions import (
-    ConnectionStateError,
-    DatabaseUnavailableError,
-    InvalidConfigurationError,
-    Problem,
-)
+from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
 from flux.migration import AppliedMigration, Migration, Script
 from flux.statements import Dialect, MetaCommand, Statement, split, words
 from flux.transactions import controls_transaction, unwrap
@@ -106,17 +101,13 @@ class SQLiteBackend(MigrationBackend):
         self.lock_wait = lock_wait
         self._handed_in = connection
         self._known_violations: Counter[Any] | None = None
+        #: An empty database in memory is read in place of a file that is not there.
+        self._stands_in = False
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> SQLiteBackend:
         """For the address of a file; a path beside it holds the lock."""
-        path = address.sqlite_path(connection_uri)
-        if not path:
-            # To SQLite it is a temporary database; here it is a variable that was not set.
-            raise InvalidConfigurationError(
-                "the database's address is empty", hint="for instance: sqlite:///app.db"
-            )
-        return cls(path, **_settings(config))
+        return cls(address.sqlite_path(connection_uri), **_settings(config))
 
     @classmethod
     def for_connection(cls, config: FluxConfig, connection: Any) -> SQLiteBackend:
@@ -125,18 +116,18 @@ class SQLiteBackend(MigrationBackend):
         Raises `ConnectionStateError` where it is closed or inside a transaction, or has
         `autocommit=False`, with which it always is.
         """
-        if getattr(connection, "autocommit", None) is False:
-            raise ConnectionStateError(
-                "this sqlite3 connection has autocommit=False, with which it is always inside "
-                "a transaction",
-                hint="hand in one with autocommit=True or with sqlite3's default",
-            )
-        if connection.in_transaction:
-            raise ConnectionStateError(
-                "this connection is inside a transaction, which a migration would commit",
-                hint="commit or roll back before handing it to flux",
-            )
         try:
+            if getattr(connection, "autocommit", None) is False:
+                raise ConnectionStateError(
+                    "this sqlite3 connection has autocommit=False, with which it is always inside "
+                    "a transaction",
+                    hint="hand in one with autocommit=True or with sqlite3's default",
+                )
+            if connection.in_transaction:
+                raise ConnectionStateError(
+                    "this connection is inside a transaction, which a migration would commit",
+                    hint="commit or roll back before handing it to flux",
+                )
             with _borrowed(connection), closing(connection.cursor()) as cursor:
                 # Row 0 is `main`; its file is empty for a database in memory.
                 path = cursor.execute("PRAGMA database_list").fetchall()[0][2]
@@ -154,23 +145,24 @@ class SQLiteBackend(MigrationBackend):
                 yield connection
             return
         try:
-            self.dbapi = self._open("rw" if self._is_on_disk() else "memory")
+            self._stands_in = self.path != MEMORY and not os.path.exists(self.path)
+            is_file = self.path != MEMORY and not self._stands_in
+            self.dbapi = self._open("rw" if is_file else "memory")
             yield self.dbapi
         finally:
             if self.dbapi is not None:
                 self.dbapi.close()
 
-    def _is_on_disk(self) -> bool:
-        return self.path != MEMORY and os.path.exists(self.path)
-
     def _open(self, mode: str) -> sqlite3.Connection:
         from urllib.parse import quote
 
-        target = "file:" + quote(os.path.abspath(self.path)) + f"?mode={mode}"
+        path = MEMORY if self.path == MEMORY else os.path.abspath(self.path)
+        # What follows two slashes would be a host.
+        target = "file:" + quote(path).replace("//", "/", 1) + f"?mode={mode}"
         try:
             connection = sqlite3.connect(
-                MEMORY if mode == "memory" else target,
-                uri=mode != "memory",
+                target,
+                uri=True,
                 isolation_level=None,
                 timeout=min(_SILENT_WAIT, self.busy_timeout),
                 check_same_thread=False,
@@ -202,8 +194,10 @@ class SQLiteBackend(MigrationBackend):
             return
         from flux.backends.sqlite_lock import SideDatabaseLock
 
-        if self._handed_in is None and not self._is_on_disk():
+        if self._stands_in:
+            # Whether or not the file is there by now: somebody else may have been faster.
             replaced, self.dbapi = self.dbapi, self._open("rwc")
+            self._stands_in = False
             replaced.close()
         with closing(SideDatabaseLock(self.path)) as lock:
             self.wait_for_lock(lock.try_to_acquire, lock.describe_holder)

@@ -50,7 +50,7 @@ class SideDatabaseLock:
                 return True
             connection.execute("ROLLBACK")
             return False
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if "locked" in str(error):

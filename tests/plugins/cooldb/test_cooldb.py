@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from flux_cooldb import CoolBackend
+from flux_cooldb import CoolBackend  # type: ignore[import-not-found]
 
 from flux import FluxConfig
 from flux.testing import BackendContract

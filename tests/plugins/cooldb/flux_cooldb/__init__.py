@@ -82,4 +82,7 @@ class CoolBackend(MigrationBackend):
 
     def get_applied_migrations(self) -> list[AppliedMigration]:
         rows = self.fetch("SELECT id, hash, applied_at FROM cool_history")
-        return [AppliedMigration(id, hash, datetime.fromisoformat(at)) for id, hash, at in rows]
+        return [
+            AppliedMigration(id, hash, datetime.fromisoformat(f"{at}+00:00"))
+            for id, hash, at in rows
+        ]

@@ -1,0 +1,251 @@
+"""The house keeps its own rules: who imports whom, who does what, what starting up costs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flux
+
+PACKAGE = Path(flux.__file__).parent
+
+#: The rooms in order. Each imports only from rows above its own; rooms in one row do not import
+#: each other. A new room takes its place here, and in docs/architecture.md, on purpose.
+ORDER = (
+    "exceptions",
+    "address migration statements syntax_hash",
+    "transactions config python_file",
+    "directory",
+    "plan",
+    "backends/base",
+    # The parts of one backend, and the backend that is made of them.
+    "backends/sqlite_lock backends/postgres_lock backends/postgres_check "
+    "backends/postgres_message backends/postgres_session",
+    "backends/postgres_errors",
+    "backends/sqlite backends/postgres",
+    "backends/__init__",
+    "failure",
+    "runner render scaffold",
+    "cli",
+)
+#: These name the others and load them lazily.
+ENTRIES = {"__init__", "__main__"}
+
+ROOMS = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_bytes())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+PLACES = {room: place for place, row in enumerate(ORDER) for room in row.split()}
+
+
+def _nodes(tree: ast.AST, *, within_functions: bool = True) -> Iterator[ast.AST]:
+    """Every node, without what is under `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)) and not within_functions:
+            continue
+        yield node
+        yield from _nodes(node, within_functions=within_functions)
+
+
+def _imports(tree: ast.AST, *, within_functions: bool = True) -> Iterator[str]:
+    """The dotted names that are imported; `from a import b` gives `a.b`."""
+    for node in _nodes(tree, within_functions=within_functions):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _rooms(names: Iterator[str]) -> set[str]:
+    """The rooms of flux among dotted names."""
+    found = set()
+    for name in names:
+        first, *parts = name.split(".")
+        if first == "flux":
+            paths = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+            candidates = [room for path in paths for room in (path, f"{path}/__init__")]
+            found.add(next((room for room in candidates if room in ROOMS), "__init__"))
+    return found
+
+
+def test_every_room_has_its_place() -> None:
+    assert sorted(PLACES) == sorted(ROOMS.keys() - ENTRIES)
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS.keys() - ENTRIES))
+def test_imports_point_up(room: str) -> None:
+    """Also those within functions; only for types may a room look down."""
+    imported = _rooms(_imports(ROOMS[room])) - ENTRIES
+    assert [other for other in sorted(imported) if PLACES[other] >= PLACES[room]] == []
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed"),
+    [
+        pytest.param({"print", "input", "sys.stdout", "sys.stderr"}, {"cli"}, id="prints"),
+        pytest.param({"os.environ", "os.getenv"}, {"config", "cli"}, id="reads the environment"),
+        pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
+        pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
+        pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),
+        pytest.param({"os.mkdir", "os.makedirs"}, {"scaffold"}, id="makes directories"),
+        pytest.param({"logging"}, {"runner"}, id="logs"),
+        pytest.param(
+            {"logging.basicConfig", "addHandler", "setLevel"}, set(), id="configures logging"
+        ),
+        pytest.param({"sys.exit", "os._exit"}, {"__main__"}, id="ends Python"),
+        pytest.param({"signal.signal"}, {"cli"}, id="handles signals"),
+        pytest.param({"asyncio", "threading.Thread"}, set(), id="is anything but synchronous"),
+    ],
+)
+def test_only_its_own_room(names: set[str], allowed: set[str]) -> None:
+    doers = {
+        room
+        for room, tree in ROOMS.items()
+        for node in _nodes(tree)
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Import, ast.ImportFrom))
+        and names & set(_names(node))
+    }
+    assert doers <= allowed
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        for name in _imports(ast.Module([node], [])):
+            yield from (name, name.partition(".")[0])
+    else:
+        yield ast.unparse(node)
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+# What starting up costs ---------------------------------------------------------------------
+
+#: Modules that take longer to import than flux takes to run.
+HEAVY = {
+    "asyncio",
+    "dataclasses",
+    "importlib.metadata",
+    "inspect",
+    "logging",
+    "psycopg2",
+    "sqlite3",
+    "tomli",
+    "tomllib",
+    "unittest",
+    "urllib.request",
+}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_heavy_modules_are_imported_when_they_are_needed(room: str) -> None:
+    """A driver belongs to its backend, which is imported when it is needed itself."""
+    imported = set(_imports(ROOMS[room], within_functions=False))
+    heavy = {name for name in HEAVY for one in imported if f"{one}.".startswith(f"{name}.")}
+    drivers = {"sqlite3", "psycopg2"} if room.startswith("backends/") else set()
+    assert heavy - drivers == set()
+
+
+_LOADED = """
+import sys
+known = set(sys.modules)
+import flux
+loaded = [set(sys.modules) - known]
+if len(sys.argv) > 1:
+    from flux.cli import main
+    try:
+        code = main(sys.argv[1:])
+    except SystemExit as exit:
+        code = exit.code
+    assert not code, code
+print("loaded", *sorted(set(sys.modules) - known))
+"""
+
+
+def _loaded(directory: Path, *arguments: str) -> set[str]:
+    """The modules that a run of flux imports, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    environment.pop("FLUX_DATABASE_URL", None)
+    done = subprocess.run(
+        [sys.executable, "-c", _LOADED, *arguments],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *names = done.stdout.splitlines()[-1].split()
+    assert first == "loaded"
+    return set(names)
+
+
+def test_import_flux_imports_nothing_of_it(tmp_path: Path) -> None:
+    loaded = _loaded(tmp_path)
+    assert {name for name in loaded if name.startswith("flux")} == {"flux"}
+    assert loaded & HEAVY == set()
+
+
+def test_help_imports_the_command_line_alone(tmp_path: Path) -> None:
+    loaded = _loaded(tmp_path, "--help")
+    ours = {name for name in loaded if name.startswith("flux")}
+    assert ours == {"flux", "flux.cli", "flux.exceptions"}
+    assert loaded & HEAVY == set()
+
+
+def test_status_imports_what_it_needs(tmp_path: Path) -> None:
+    """The driver and the reader of TOML it needs; and nothing of the other backend."""
+    (tmp_path / "flux.toml").write_text(
+        '[flux]\nbackend = "sqlite"\ndatabase_url = "sqlite:///app.db"\n'
+    )
+    (tmp_path / "migrations").mkdir()
+    for number in range(10):
+        (tmp_path / "migrations" / f"{number}_x.sql").write_text("SELECT 1;\n")
+    loaded = _loaded(tmp_path, "status")
+    assert loaded & HEAVY <= {"sqlite3", "tomllib", "tomli"}
+    assert {name for name in loaded if name.startswith("flux.backends.postgres")} == set()
+    assert not (tmp_path / "app.db").exists()
+
+
+# The public names ---------------------------------------------------------------------------
+
+
+def test_the_public_names() -> None:
+    assert flux.__all__ == [
+        "AppliedMigration",
+        "FluxConfig",
+        "FluxRunner",
+        "Migration",
+        "MigrationBackend",
+        "apply",
+    ]
+    assert set(flux.__all__) <= set(dir(flux))
+
+
+@pytest.mark.parametrize("name", flux.__all__)
+def test_each_public_name_is_had_from_the_root(name: str) -> None:
+    """By a program that imports nothing else; and it is what its own room calls so."""
+    program = f"from flux import {name}\nprint({name}.__name__, {name}.__module__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[0] == name
+    assert done.stdout.split()[1].startswith("flux.")
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'flux' has no attribute 'nothing'$"):
+        flux.nothing  # noqa: B018 - it raises
