@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flux import address
-from flux.exceptions import InvalidConfigurationError, Location
+from flux.exceptions import InvalidConfigurationError, Location, Problem
 from flux.migration import Order
 
 CONFIG_FILE = "flux.toml"
@@ -122,7 +122,14 @@ class FluxConfig(NamedTuple):
             if not given.strip():
                 raise InvalidConfigurationError("the database's address is empty")
             return given
-        if from_environment := os.environ.get(DATABASE_URL_VARIABLE):
+        from_environment = os.environ.get(DATABASE_URL_VARIABLE)
+        if from_environment is not None:
+            if not from_environment.strip():
+                # Not the file's database, which may be another one than was meant.
+                raise InvalidConfigurationError(
+                    f"the environment variable {DATABASE_URL_VARIABLE} is empty",
+                    hint="give it the database's address, or unset it",
+                )
             return from_environment
         if self.database_url is None:
             raise InvalidConfigurationError(
@@ -252,11 +259,20 @@ def _refuse_unknown(
     unknown = [key for key in given if key not in known]
     if not unknown:
         return
-    near = nearest(unknown[0], known)
+    problems = []
+    for key in unknown:
+        near = nearest(key, known)
+        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+        problems.append(
+            Problem("unknown-key", (), f"unknown {noun} {key!r} in {where}", hint, Location(path))
+        )
+    if len(problems) == 1:
+        problem = problems[0]
+        raise InvalidConfigurationError(
+            problem.message, location=problem.location, hint=problem.hint
+        )
     raise InvalidConfigurationError(
-        f"unknown {noun} {unknown[0]!r} in {where}",
-        location=Location(path),
-        hint=f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}",
+        f"{len(problems)} unknown {noun}s in {where}", problems=tuple(problems)
     )
 
 

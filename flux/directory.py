@@ -28,6 +28,7 @@ from flux.migration import (
     Repeatable,
     Script,
     fold,
+    is_set_aside,
     misordered,
     sort_key,
 )
@@ -36,6 +37,8 @@ from flux.python_file import Importable, PythonFile, refuse_nul
 PLACEMENTS: tuple[Placement, Placement] = ("pre-apply", "post-apply")
 
 _Read = TypeVar("_Read")
+#: goose, dbmate and sql-migrate keep both directions in one file.
+_DOWN_MARKER = re.compile(r"^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b", re.M)
 
 _ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
 #: Control characters, and the bytes of a name that is not UTF-8.
@@ -90,8 +93,9 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     """
     problems: list[Problem] = []
     names = _list_names(path)
-    files = _sort_out(path, [name for name in names if not _is_set_aside(name)])
-    aside = _sort_out(path, [name for name in names if _is_set_aside(name)])
+    problems += _misnamed_placements(path)
+    files = _sort_out(path, [name for name in names if not is_set_aside(name)])
+    aside = _sort_out(path, [name for name in names if is_set_aside(name)])
     problems += _file_problems(path, files)
     importable = partial(python_file.importable, project_directory or os.curdir, path)
     with importable():
@@ -128,7 +132,7 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
 
 def list_ids(path: str) -> list[str]:
     """The ids of a directory by its file names alone, unsorted. Runs and reads no file."""
-    files = _sort_out(path, [name for name in _list_names(path) if not _is_set_aside(name)])
+    files = _sort_out(path, [name for name in _list_names(path) if not is_set_aside(name)])
     return list({**files.sql, **files.python, **files.undo})
 
 
@@ -157,8 +161,21 @@ def _list_names(path: str) -> list[str]:
         ) from error
 
 
-def _is_set_aside(name: str) -> bool:
-    return name.startswith(("_", "."))
+def _misnamed_placements(path: str) -> list[Problem]:
+    with os.scandir(path) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir())
+    return [
+        Problem(
+            "file-name",
+            (),
+            f"looks like {placement}/, and is not: nothing in it would run",
+            f"rename it to {placement}",
+            Location(os.path.join(path, folder)),
+        )
+        for folder in folders
+        for placement in PLACEMENTS
+        if folder != placement and folder.lower().replace("_", "-") == placement
+    ]
 
 
 def _sort_out(path: str, names: list[str]) -> _Files:
@@ -173,6 +190,9 @@ def _sort_out(path: str, names: list[str]) -> _Files:
             message, hint = "the name holds a control character, or is not UTF-8", "rename it"
         elif ending == ".undo.py":
             message, hint = "an undo in Python is no file of its own", f"move it into {id}.py"
+        elif id.endswith((".up", ".down")) and ending == ".sql":
+            message = "named as other tools name their up and down files: both would be applied"
+            hint = "rename ID.up.sql to ID.sql, and ID.down.sql to ID.undo.sql"
         elif not name.endswith(ending):
             message, hint = "the ending is not in small letters", f"rename it to {id}{ending}"
         else:
@@ -310,7 +330,7 @@ def _read_placement(
     path = os.path.join(directory, placement)
     if not os.path.isdir(path):
         return ()
-    files = _sort_out(path, [name for name in _list_names(path) if not _is_set_aside(name)])
+    files = _sort_out(path, [name for name in _list_names(path) if not is_set_aside(name)])
     own = [
         Problem(
             "repeatable-undo",
@@ -336,6 +356,10 @@ def _read_placement(
         return Repeatable(id, placement, module.script("apply"))
 
     found = _collect(read_one, {**files.sql, **files.python}, own)
+    own += [
+        problem._replace(location=Location(path))
+        for problem in _id_problems([repeatable.id for repeatable in found], order)
+    ]
     problems += [
         problem._replace(ids=tuple(f"{placement}/{id}" for id in problem.ids)) for problem in own
     ]
@@ -344,7 +368,14 @@ def _read_placement(
 
 
 def _read_sql(path: str) -> Script:
-    return Script.from_text(_read_text(path), path)
+    raw = _read_text(path)
+    if marker := _DOWN_MARKER.search(raw):
+        raise MigrationLoadingError(
+            "is written for another tool: what is below this line would be applied, too",
+            location=Location.of_offset(path, raw, marker.start()),
+            hint="move it into ID.undo.sql, and remove the other tool's comments",
+        )
+    return Script.from_text(raw, path)
 
 
 def _read_text(path: str) -> str:

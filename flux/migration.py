@@ -24,9 +24,10 @@ _LEADING_COMMENTS = {
     ".sql": re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.DOTALL),
     ".py": re.compile(r"(?:\s+|#[^\n]*)*"),
 }
+_MENTIONS_DIRECTIVE = re.compile(r"(?i)flux:")
 _DIRECTIVE_LINES = {
-    ".sql": re.compile(r"^[ \t]*--[ \t]*flux:(.*)$", re.MULTILINE),
-    ".py": re.compile(r"^[ \t]*#[ \t]*flux:(.*)$", re.MULTILINE),
+    ".sql": re.compile(r"--[ \t]*flux:(.*)$", re.MULTILINE | re.IGNORECASE),
+    ".py": re.compile(r"#[ \t]*flux:(.*)$", re.MULTILINE | re.IGNORECASE),
 }
 _NUMBER = re.compile(r"(\d+)")
 _NUMERIC_PREFIX = re.compile(r"([A-Za-z]*)(\d+(?:[._-]\d+)*)", re.ASCII)
@@ -188,6 +189,11 @@ def text_hash(text: str) -> str:
     return sha256(text.rstrip(_WHITE_SPACE).encode()).hexdigest()
 
 
+def is_set_aside(id: str) -> bool:
+    """Whether a name is none of a migration by today's rules, as a helper's `_x` is."""
+    return id.startswith(("_", "."))
+
+
 def is_legacy_hash(recorded_hash: str) -> bool:
     """Whether flux-migrations 0.0.3 wrote this hash (MD5, 32 hex digits)."""
     return len(recorded_hash) == 32
@@ -201,7 +207,7 @@ def read_directives(
     Raises `MigrationLoadingError` for a directive that is not known, and for one that comes
     too late in the file to be heeded.
     """
-    if "flux:" not in text:
+    if not _MENTIONS_DIRECTIVE.search(text):
         return Directives()
     leading = _LEADING_COMMENTS[ending].match(text)
     end = leading.end() if leading else 0

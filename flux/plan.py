@@ -6,7 +6,7 @@ error comes out. The runner obeys the plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from flux.directory import MigrationDirectory
@@ -21,8 +21,10 @@ from flux.exceptions import (
 from flux.migration import (
     AppliedMigration,
     Migration,
+    Order,
     Repeatable,
     is_legacy_hash,
+    is_set_aside,
     sort_key,
 )
 
@@ -77,6 +79,11 @@ class Plan(NamedTuple):
     finishes: bool = False
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do, not even to finish a batch."""
+        return not self.steps and not self.finishes
+
+    @property
     def migrations(self) -> tuple[Migration, ...]:
         """The migrations that would be applied or undone, in order."""
         return tuple(step.subject for step in self.steps if isinstance(step.subject, Migration))
@@ -100,7 +107,7 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
     key = sort_key(directory.order)
     applied = state.applied
     on_disk = {migration.id: migration for migration in directory.migrations}
-    newest = max(applied, key=key, default=None)
+    newest = newest_of(applied, directory.order)
     rows = []
     for id in sorted({**applied, **on_disk}, key=key):
         row, migration = applied.get(id), on_disk.get(id)
@@ -117,6 +124,16 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
     return tuple(rows)
 
 
+def newest_of(ids: Iterable[str], order: Order) -> str | None:
+    """The id that a new one has to sort after, if there is any.
+
+    Names that today's rules pass over do not count, also where flux-migrations 0.0.3 recorded
+    them: `_x` sorts after every date.
+    """
+    counted = (id for id in ids if not is_set_aside(id))
+    return max(counted, key=sort_key(order), default=None)
+
+
 def find_problems(directory: MigrationDirectory, state: DatabaseState) -> tuple[Problem, ...]:
     """Everything in which directory and history disagree, and breaches of the rules for ids."""
     # What flux-migrations 0.0.3 recorded stays valid, also where today's rules refuse the id.
@@ -124,8 +141,8 @@ def find_problems(directory: MigrationDirectory, state: DatabaseState) -> tuple[
     problems = [problem for problem in directory.id_problems if not legacy.issuperset(problem.ids)]
     rows = survey(directory, state)
     key = sort_key(directory.order)
-    newest = max(state.applied, key=key, default="")
-    newest_on_disk = directory.migrations[-1].id if directory.migrations else ""
+    newest = newest_of(state.applied, directory.order)
+    newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order) or ""
     for row in rows:
         if row.state == "divergent":
             problems.append(_divergent(row))
@@ -178,9 +195,8 @@ def plan_apply(
     due_after = _due(directory.post_apply, state)
     changed = any(r.script.directives.on_change for r in (*due_before, *due_after))
     if not pending and not changed:
-        if not state.unfinished:
-            return Plan()
-        return Plan(tuple(Step("run", repeatable) for repeatable in due_after), finishes=True)
+        steps = due_after if state.unfinished else ()
+        return Plan(tuple(Step("run", r) for r in steps), finishes=state.unfinished)
     return _around(due_before, [Step("apply", m) for m in pending], due_after)
 
 
@@ -293,7 +309,7 @@ def _missing(row: StatusRow, *, is_newer: bool) -> Problem:
     )
 
 
-def _late(row: StatusRow, newest: str) -> Problem:
+def _late(row: StatusRow, newest: str | None) -> Problem:
     return Problem(
         "late",
         (row.id,),

@@ -13,6 +13,7 @@ from flux.exceptions import (
     FluxMigrationException,
     Location,
     MigrationApplyError,
+    MigrationLockError,
     Problem,
 )
 from flux.migration import Migration
@@ -88,7 +89,7 @@ def _counts(status: Status) -> str:
 
 def plan_text(plan: Plan, palette: Palette = PLAIN, *, sql_of: Sequence[str] = ()) -> str:
     """The steps in order; `sql_of` holds, where it is given, the SQL of each."""
-    if not plan.steps:
+    if plan.is_empty:
         return "nothing to do"
     lines = []
     if plan.finishes:
@@ -210,6 +211,8 @@ def error_data(error: FluxMigrationException) -> dict[str, Any]:
         "location": _location_data(error.location),
         "problems": problems_data(error.problems),
     }
+    if isinstance(error, MigrationLockError):
+        data["holder"] = error.holder
     if isinstance(error, MigrationApplyError):
         data |= {"name": error.id, "state": error.state, "done": list(error.done)}
     return data

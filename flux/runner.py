@@ -273,7 +273,7 @@ class FluxRunner:
         done: list[StepResult] = []
         while True:
             plan = make_plan()
-            if not plan.steps:
+            if plan.is_empty:
                 return BatchResult(tuple(done))
             self.check(plan)
             if confirm is not None and not confirm(plan):
@@ -303,7 +303,7 @@ class FluxRunner:
         except (Exception, KeyboardInterrupt) as error:
             self._after_failure(plan, error, done, before, remembers)
             raise
-        if remembers:
+        if remembers or plan.finishes:
             self.backend.mark_finished()
 
     def _prepare(self, plan: Plan, remembers: bool) -> None:

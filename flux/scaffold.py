@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flux import directory
 from flux.exceptions import InvalidConfigurationError, Location, MigrationLoadingError
 from flux.migration import Order, Placement, misordered, sort_key
+from flux.plan import newest_of
 
 if TYPE_CHECKING:
     import datetime
@@ -125,7 +126,7 @@ def next_id(title: str, ids: Collection[str], today: datetime.date, order: Order
     counted up instead. Raises `MigrationLoadingError` where no such id can be made.
     """
     slug = _slug(title)
-    newest = max(ids, key=sort_key(order), default=None)
+    newest = newest_of(ids, order)
     date, number = f"{today:%Y%m%d}", 1
     if newest is not None and (match := _DATED.match(newest)) and match[1] >= date:
         date, number = match[1], int(match[2]) + 1

@@ -309,7 +309,7 @@ class BackendContract:
             with self._opened() as backend:
                 self._is_locked_for(backend, "while another process holds the lock")
             kill()
-            with self._opened(lock_wait=30) as backend, backend.migration_lock():
+            with self._opened(lock_wait=5) as backend, backend.migration_lock():
                 pass
 
     # Running migrations ----------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.flux_process import flux_environment
 from tests.project import HANGS_AFTER
 
 _BIN = "Scripts" if sys.platform == "win32" else "bin"
-#: What `flux-migrations[postgres]` 0.0.3 asks for and imports; aiopg, which it never imports, is left out.
+#: What `flux-migrations[postgres]` 0.0.3 asks for; not aiopg, which it never imports.
 _REQUIREMENTS = (
     "databases>=0.9,<0.10",
     # 0.0.3 asks for 0.29, which was never built for Python 3.13 and does not compile there.

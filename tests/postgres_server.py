@@ -322,9 +322,9 @@ def _prepared(executor: Any, bin_dir: Path) -> PostgresServer:
     return replace(server, version=connection.server_version)
 
 
-def _create_database(name: str) -> str:
+def _create_database(name: str, template: str = "template0") -> str:
     # Spelled out, for initdb takes what the platform has: on Windows even SQL_ASCII.
-    return f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+    return f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
 
 
 _ENTRY = re.compile(
@@ -386,11 +386,14 @@ def own_schema(server: PostgresServer) -> Iterator[Postgres]:
 
 
 @contextmanager
-def own_database(server: PostgresServer) -> Iterator[Postgres]:
-    """A database, dropped after the test with whatever is connected to it."""
+def own_database(server: PostgresServer, template: str = "template0") -> Iterator[Postgres]:
+    """A database, dropped after the test with whatever is connected to it.
+
+    It starts as a copy of `template`, to which nobody may be connected meanwhile.
+    """
     database = f"d{next(_numbers)}"
     with closing(server.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute(_create_database(database))
+        cursor.execute(_create_database(database, template))
     yield Postgres(server, database, "public")
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")

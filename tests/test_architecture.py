@@ -32,7 +32,7 @@ ORDER = (
     "backends/__init__",
     "failure",
     "runner render scaffold",
-    "cli",
+    "cli testing",
 )
 #: These name the others and load them lazily.
 ENTRIES = {"__init__", "__main__"}

@@ -405,7 +405,6 @@ def test_a_lone_argument_of_digits_is_n(shop: Project) -> None:
         pytest.param(None, None, "app.db", id="the file's"),
         pytest.param(None, "sqlite:///env.db", "env.db", id="the environment's before it"),
         pytest.param("arg.db", "sqlite:///env.db", "arg.db", id="the argument before both"),
-        pytest.param(None, "", "app.db", id="an empty variable is none"),
     ],
 )
 def test_the_address_is_the_one_that_was_said_last(

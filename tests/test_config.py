@@ -157,6 +157,15 @@ _KEYS = (
             id="a mistyped key",
         ),
         pytest.param(
+            '[flux]\nbackend = "sqlite"\nlock_wate = 3\nlog_levl = 3',
+            "2 unknown keys in [flux]\n"
+            "- flux.toml: unknown key 'lock_wate' in [flux]\n"
+            "  hint: did you mean 'lock_wait'?\n"
+            "- flux.toml: unknown key 'log_levl' in [flux]\n"
+            "  hint: did you mean 'log_level'?",
+            id="all mistyped keys",
+        ),
+        pytest.param(
             '[flux]\nbackend = "sqlite"\nzzz = 3',
             f"flux.toml: unknown key 'zzz' in [flux]\nhint: there are: {_KEYS}",
             id="an unknown key",
@@ -403,7 +412,6 @@ _IN_FILE = "sqlite:///in-file.db"
         pytest.param("g.db", "e.db", _IN_FILE, "g.db", id="given first"),
         pytest.param(None, "e.db", _IN_FILE, "e.db", id="then the environment"),
         pytest.param(None, None, _IN_FILE, os.path.join("dir", "in-file.db"), id="then the file"),
-        pytest.param(None, "", _IN_FILE, os.path.join("dir", "in-file.db"), id="empty is unset"),
         pytest.param(None, None, "${DB}", os.path.join("dir", "v.db"), id="a variable"),
         pytest.param(None, None, "/a/${DB}${DB}", "/a/v.dbv.db", id="two variables"),
         pytest.param(None, None, "/a/$${DB}$", "/a/${DB}$", id="dollar signs"),
@@ -480,6 +488,16 @@ def test_no_address_to_go_by(
     monkeypatch.setenv("EMPTY", "")
     config = FluxConfig(database_url=in_file)
     assert _error(lambda: config.resolve_url(given)) == message
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    """The file's address, in its place, may be that of another database than was meant."""
+    monkeypatch.setenv(_VARIABLE, empty)
+    assert _error(FluxConfig(database_url="in-file.db").resolve_url) == (
+        "the environment variable FLUX_DATABASE_URL is empty\n"
+        "hint: give it the database's address, or unset it"
+    )
 
 
 def test_repr_shows_no_secret() -> None:

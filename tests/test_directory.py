@@ -97,7 +97,6 @@ def test_a_directory_with_everything(fill: Fill) -> None:
     [
         pytest.param("1 add users.sql", id="spaces"),
         pytest.param("v1.10.3_x.sql", id="dots"),
-        pytest.param("1_x.down.sql", id="another tool's ending alone"),
         pytest.param('1_it\'s "quoted"; --.sql', id="quotes"),
         pytest.param("1_añadir-usuários.sql", id="letters of other alphabets"),
         pytest.param("-rf.sql", id="a hyphen first"),
@@ -449,6 +448,60 @@ def test_all_defects_are_reported_at_once(fill: Fill) -> None:
         ("invalid-module", ("pre-apply/x",)),
         ("unreadable", ("post-apply/y",)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        pytest.param(
+            "1_x.down.sql",
+            SQL,
+            "m/1_x.down.sql: named as other tools name their up and down files: both would be "
+            "applied\nhint: rename ID.up.sql to ID.sql, and ID.down.sql to ID.undo.sql",
+            id="a pair of up and down",
+        ),
+        *(
+            pytest.param(
+                "1_x.sql",
+                f"SELECT 1;\n{marker}\nDROP TABLE t;",
+                "m/1_x.sql:2:1: is written for another tool: what is below this line would be "
+                f"applied, too\n    2 | {marker}\n      | ^\n"
+                "hint: move it into ID.undo.sql, and remove the other tool's comments",
+                id=tool,
+            )
+            for tool, marker in [
+                ("goose", "-- +goose Down"),
+                ("dbmate", "-- migrate:down"),
+                ("sql-migrate", "-- +migrate Down"),
+            ]
+        ),
+        pytest.param(
+            "pre_apply/a.sql",
+            SQL,
+            "m/pre_apply: looks like pre-apply/, and is not: nothing in it would run\n"
+            "hint: rename it to pre-apply",
+            id="an underscore for the hyphen",
+        ),
+        pytest.param(
+            "Post-Apply/a.sql",
+            SQL,
+            "m/Post-Apply: looks like post-apply/, and is not: nothing in it would run\n"
+            "hint: rename it to post-apply",
+            id="capitals",
+        ),
+    ],
+)
+def test_what_another_tool_means_is_not_guessed(
+    fill: Fill, name: str, content: str, message: str
+) -> None:
+    """A down part that runs as if it were up would destroy what the up part made."""
+    fill({name: content})
+    assert str(_error()) == message
+
+
+def test_ids_of_repeatables_follow_the_rules(fill: Fill) -> None:
+    fill({"pre-apply/10_a.sql": SQL, "pre-apply/9_b.sql": SQL})
+    assert str(_error()).startswith("m/pre-apply: 10_a sorts before 9_b as text")
 
 
 def test_defects_of_modules_alone_have_their_own_error(fill: Fill) -> None:

@@ -206,6 +206,7 @@ def test_which_is_newer_goes_by_the_order(order: Order, hint: str) -> None:
         pytest.param("10_a 9_b z_c", "10_a~ 9_b~", [], id="a new one in order"),
         pytest.param("10_a 11_c 9_b", "10_a~ 9_b~", ["misordered", "late"], id="a new one between"),
         pytest.param("_x a", "_x~ a~", [], id="an id that today's rules pass over"),
+        pytest.param("_x a b", "_x~ a~", [], id="a new one before an id passed over"),
     ],
 )
 def test_what_0_0_3_recorded_stays_valid(files: str, history: str | None, kinds: list[str]) -> None:
@@ -361,6 +362,12 @@ def test_repeatables(
     directory = _directory("a", pre="c1 p", post="c2 q")
     plan = plan_apply(directory, _state(history, unfinished=unfinished, last_runs=last_runs))
     assert (_steps(plan), plan.finishes) == (steps, finishes)
+
+
+def test_a_batch_that_was_cut_off_is_finished_also_where_nothing_is_left_to_run() -> None:
+    """Its post-apply scripts may be gone; the plan is not empty, so that it is forgotten."""
+    plan = plan_apply(_directory("a"), _state("a", unfinished=True))
+    assert (plan.steps, plan.finishes, plan.is_empty) == ((), True, False)
 
 
 def test_repeatables_that_are_not_on_change_make_no_batch() -> None:

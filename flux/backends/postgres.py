@@ -288,11 +288,24 @@ class PostgresBackend(MigrationBackend):
                     f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
                 )
             except errors.UndefinedTable:
+                self._refuse_names_in_lower_case()
                 return DatabaseState()
             remembered = self.read_memory() if rows[0][3] else {}
         # The outer join gives one row of nulls for an empty history.
         history = [AppliedMigration(*row[:3]) for row in rows if row[0] is not None]
         return self.make_state(history, remembered)
+
+    def _refuse_names_in_lower_case(self) -> None:
+        """Begin no new history beside the one that flux-migrations 0.0.3, unquoted, has begun."""
+        unquoted = f"{self.schema}.{self.table_name}"
+        if unquoted == unquoted.lower() or not re.fullmatch(r"[A-Za-z_]\w*\.\w+", unquoted):
+            return
+        if self.fetch(f"SELECT pg_catalog.to_regclass({self.literal(unquoted)})") != [(None,)]:
+            raise InvalidConfigurationError(
+                f"the history is in {unquoted.lower()}: flux-migrations 0.0.3 did not quote these "
+                "names, and the server put them in lower case",
+                hint="write migrations_schema and migrations_table in [backend] in lower case",
+            )
 
     def read_memory(self) -> dict[str, str]:
         """The rows of the table beside the history, without the fence, which may be taken."""
@@ -455,7 +468,8 @@ class PostgresBackend(MigrationBackend):
                 "to hold the migration lock meanwhile",
                 hint="let flux open one: raise the limit of connections, or hand in an address",
             )
-        self.run_sql(BEGIN + opening + "COMMIT")
+        has_lock = fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)
+        self.run_sql(f"{BEGIN}{opening}SELECT {has_lock};\nCOMMIT")
         if script.function is not None:
             script.function(self.dbapi)
         elif script.text is not None:

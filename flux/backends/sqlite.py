@@ -183,7 +183,10 @@ class SQLiteBackend(MigrationBackend):
             hint = "this is a directory"
         elif not os.access(folder, os.W_OK):
             hint = f"the directory {folder} cannot be written"
-        return DatabaseUnavailableError(f"cannot open {self.path}: {error}", hint=hint)
+        return DatabaseUnavailableError(
+            f"cannot open {address.redact(self.path)}: {error}",
+            hint=hint and address.redact(hint),
+        )
 
     @contextmanager
     def migration_lock(self) -> Iterator[None]:

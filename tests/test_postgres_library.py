@@ -1,0 +1,453 @@
+"""flux inside an application: a connection that was handed in is left as it was found."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy
+import wrapt
+from psycopg2 import extensions, extras
+
+import flux
+from flux.exceptions import (
+    ConnectionStateError,
+    InvalidBackendError,
+    MigrationApplyError,
+)
+from tests.postgres_project import PostgresProject
+
+NO_TRANSACTION = "-- flux: no-transaction\n"
+HOSTILE = """
+CREATE TABLE IF NOT EXISTS t ();
+SET search_path = pg_catalog;
+SET TimeZone = 'Asia/Tokyo';
+SET DateStyle = German;
+SET statement_timeout = '77s';
+SET lock_timeout = '77s';
+SET default_transaction_isolation = 'repeatable read';
+SET default_transaction_read_only = on;
+SET client_min_messages = error;
+SET standard_conforming_strings = on;
+SELECT set_config('client_encoding', 'sql_ascii', false);
+SET ROLE pg_monitor;
+"""
+PYTHON = """
+def apply(connection):
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path = pg_catalog; SET ROLE pg_monitor; SET TimeZone = 'Asia/Tokyo'")
+    connection.set_client_encoding("LATIN1")
+"""
+
+
+def apply_over(connection: Any) -> tuple[str, ...]:
+    """Apply over a connection that is handed in."""
+    return flux.apply(connection, config="flux.toml").applied
+
+
+@contextmanager
+def connected(pg: PostgresProject, **options: Any) -> Iterator[Any]:
+    """A connection as an application has it."""
+    with closing(psycopg2.connect(pg.postgres.url, **options)) as connection:
+        yield connection
+
+
+def snapshot(connection: Any) -> dict[str, Any]:
+    """Everything about a connection that an application may rely on. Leaves it idle."""
+    found = {
+        name: getattr(connection, name)
+        for name in ("autocommit", "isolation_level", "readonly", "deferrable", "encoding")
+        + ("cursor_factory", "status", "closed", "async_")
+    }
+    found["transaction"] = connection.info.transaction_status
+    found["notices"] = id(connection.notices), list(connection.notices)
+    with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+        for query in (
+            "SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY name",
+            "SELECT current_user, session_user, current_setting('app.tenant', true), "
+            "current_setting('transaction_isolation'), current_setting('transaction_read_only')",
+            "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() ORDER BY 1",
+            "SELECT name FROM pg_prepared_statements UNION SELECT name FROM pg_cursors "
+            "WHERE is_holdable UNION SELECT pg_listening_channels() ORDER BY 1",
+            "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+        ):
+            cursor.execute(query)
+            found[query] = cursor.fetchall()
+    if not connection.autocommit:
+        connection.rollback()
+    return found
+
+
+def sql(text: str) -> Callable[[Any], None]:
+    """Something that an application does to its connection by SQL."""
+
+    def act(connection: Any) -> None:
+        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+            cursor.execute(text)
+        if not connection.autocommit:
+            connection.commit()
+
+    return act
+
+
+def with_notices(connection: Any) -> None:
+    connection.notices = deque(["an older one"])
+
+
+STATES = [
+    pytest.param(lambda connection: None, id="new"),
+    pytest.param(lambda c: c.set_session(autocommit=True), id="autocommit"),
+    pytest.param(lambda c: c.set_session(isolation_level="SERIALIZABLE"), id="isolation level"),
+    pytest.param(
+        lambda c: c.set_session(isolation_level="SERIALIZABLE", deferrable=True, autocommit=True),
+        id="isolation level and autocommit",
+    ),
+    pytest.param(lambda c: c.set_session(readonly=False), id="read and write"),
+    pytest.param(sql("SET search_path = information_schema, public"), id="search_path"),
+    pytest.param(
+        sql("SET TimeZone = 'Europe/Paris'; SET statement_timeout = '88s'; SET DateStyle = SQL"),
+        id="settings",
+    ),
+    pytest.param(sql("SET app.tenant = 'it''s 7'"), id="a setting of its own"),
+    pytest.param(sql("SET ROLE pg_database_owner"), id="role"),
+    pytest.param(sql("SET SESSION AUTHORIZATION flux_app"), id="session authorization"),
+    pytest.param(
+        sql("SET SESSION AUTHORIZATION flux_app; SET ROLE flux_group"), id="role of another"
+    ),
+    pytest.param(lambda c: c.set_client_encoding("LATIN1"), id="encoding"),
+    pytest.param(with_notices, id="notices"),
+    pytest.param(lambda c: c.notices.append("an older one"), id="an old notice"),
+    pytest.param(
+        lambda c: setattr(c, "cursor_factory", extras.RealDictCursor), id="cursor_factory"
+    ),
+    pytest.param(
+        sql(
+            "CREATE TEMP TABLE mine (x int); PREPARE it AS SELECT 1; LISTEN channel; "
+            "SELECT pg_advisory_lock(5); DECLARE c CURSOR WITH HOLD FOR SELECT * FROM mine"
+        ),
+        id="what a session has",
+    ),
+]
+
+
+@pytest.fixture
+def app_roles(pg: PostgresProject) -> Iterator[None]:
+    """An application's role, and one that it may take on; both may work in the test's schema."""
+    pg.query("CREATE ROLE flux_app; CREATE ROLE flux_group; GRANT flux_group TO flux_app")
+    pg.query("GRANT pg_monitor TO flux_app, flux_group")
+    pg.query(f"GRANT ALL ON SCHEMA {pg.postgres.schema} TO PUBLIC")
+    yield
+    pg.query("DROP OWNED BY flux_app, flux_group CASCADE; DROP ROLE flux_app, flux_group")
+
+
+@pytest.mark.parametrize("prepare", STATES)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("001.sql", "SELECT 1", id="harmless"),
+        pytest.param("001.sql", HOSTILE.replace("DEFAULT", ""), id="hostile"),
+        pytest.param("001.sql", NO_TRANSACTION + HOSTILE, id="without a transaction"),
+        pytest.param("001.sql", HOSTILE + "SELECT 1/0", id="failing"),
+        pytest.param("001.sql", NO_TRANSACTION + HOSTILE + "SELECT 1/0", id="failing without"),
+        pytest.param("001.py", PYTHON, id="Python"),
+        pytest.param("001.py", PYTHON + "    raise ValueError\n", id="failing Python"),
+    ],
+)
+@pytest.mark.usefixtures("app_roles")
+def test_a_connection_is_left_as_it_was_found(
+    pg: PostgresProject, prepare: Callable[[Any], None], name: str, content: str
+) -> None:
+    """Whatever the application has set, and whatever the migration sets or breaks."""
+    if "CREATE TABLE" in content:
+        content = content.replace(" t (", f" {pg.postgres.schema}.t (")
+    pg.add({name: content})
+    fails = "1/0" in content or "raise" in content
+    with connected(pg) as connection:
+        prepare(connection)
+        before = snapshot(connection)
+        if fails:
+            with pytest.raises(MigrationApplyError):
+                apply_over(connection)
+        else:
+            assert apply_over(connection) == ("001",)
+            assert apply_over(connection) == ()
+        assert snapshot(connection) == before
+    assert pg.applied() == ([] if fails else ["001"])
+
+
+def test_notices_of_migrations_reach_the_application_and_fluxs_own_do_not(
+    pg: PostgresProject,
+) -> None:
+    """Into whatever object it takes them with."""
+    pg.add({"001.sql": "DO $$ BEGIN RAISE NOTICE 'hello'; END $$;\n" * 3, "002.sql": "SELECT 1"})
+    with connected(pg) as connection:
+        connection.notices = deque(["old"], maxlen=10)
+        apply_over(connection)
+        assert list(connection.notices) == ["old", *["NOTICE:  hello\n"] * 3]
+
+
+def test_text_that_the_connections_encoding_lacks_is_an_error(pg: PostgresProject) -> None:
+    pg.add({"001_größe.sql": "CREATE TABLE t AS SELECT 'größe' AS x"})
+    with connected(pg) as connection:
+        connection.set_client_encoding("LATIN1")
+        assert apply_over(connection) == ("001_größe",)
+        assert (pg.query("SELECT x FROM t"), pg.applied()) == ([("größe",)], ["001_größe"])
+        pg.add({"002.sql": "CREATE TABLE u AS SELECT '表' AS x"})
+        with pytest.raises(MigrationApplyError) as caught:
+            apply_over(connection)
+        assert str(caught.value) == (
+            "migrations/002.sql: applying 002 failed: 'latin-1' codec can't encode character "
+            "'\\u8868' in position {}: ordinal not in range(256)\n"
+            "state: rolled back; the database is as it was before 002"
+        ).format(str(caught.value).partition("position ")[2].partition(":")[0])
+        assert pg.tables() == ["t"]
+
+
+# What is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        pytest.param(
+            lambda c: c.cursor().execute("SELECT 1"),
+            "this connection is inside a transaction, which a migration would commit\n"
+            "hint: commit or roll back before handing it to flux",
+            id="inside a transaction",
+        ),
+        pytest.param(
+            lambda c: (setattr(c, "autocommit", True), c.cursor().execute("BEGIN")),
+            "this connection is inside a transaction, which a migration would commit\n"
+            "hint: commit or roll back before handing it to flux",
+            id="inside one by SQL",
+        ),
+        pytest.param(lambda c: c.close(), "this connection is closed", id="closed"),
+    ],
+)
+def test_a_connection_that_cannot_be_used_is_refused(
+    pg: PostgresProject, prepare: Callable[[Any], None], message: str
+) -> None:
+    """And what the application was doing in it goes on."""
+    pg.add({"001.sql": "CREATE TABLE t ()"})
+    with connected(pg) as connection:
+        connection.cursor()
+        prepare(connection)
+        status = None if connection.closed else connection.info.transaction_status
+        with pytest.raises(ConnectionStateError) as caught:
+            apply_over(connection)
+        assert str(caught.value) == message
+        assert status == (None if connection.closed else connection.info.transaction_status)
+    assert (pg.tables(), pg.applied()) == ([], [])
+
+
+def test_an_aborted_transaction_is_refused(pg: PostgresProject) -> None:
+    with connected(pg) as connection:
+        with pytest.raises(psycopg2.Error):
+            connection.cursor().execute("SELECT nope")
+        with pytest.raises(ConnectionStateError, match="inside a transaction"):
+            apply_over(connection)
+
+
+def test_an_asynchronous_connection_is_refused(pg: PostgresProject) -> None:
+    connection = psycopg2.connect(pg.postgres.url, async_=True)
+    with closing(connection):
+        extras.wait_select(connection)
+        with pytest.raises(ConnectionStateError) as caught:
+            apply_over(connection)
+        assert str(caught.value) == "this connection is asynchronous, and flux is not"
+
+
+def test_something_that_is_no_connection_is_refused(pg: PostgresProject) -> None:
+    with connected(pg) as connection, pytest.raises(InvalidBackendError) as caught:
+        apply_over(connection.cursor)
+    assert str(caught.value) == (
+        "flux does not know this kind of connection: builtins.builtin_function_or_method\n"
+        "hint: hand in a sqlite3 or psycopg2 connection, or the database's address"
+    )
+
+
+def test_a_read_only_connection_is_left_so(pg: PostgresProject) -> None:
+    pg.add({"001.sql": "CREATE TABLE t ()"})
+    with connected(pg) as connection:
+        connection.set_session(readonly=True, autocommit=True)
+        before = snapshot(connection)
+        with pytest.raises(flux.exceptions.DatabaseUnavailableError, match="read-only"):
+            apply_over(connection)
+        assert snapshot(connection) == before
+    assert pg.applied() == []
+
+
+# Wrapped ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine(pg: PostgresProject) -> Iterator[sqlalchemy.Engine]:
+    """SQLAlchemy's, over psycopg2."""
+    engine = sqlalchemy.create_engine(pg.postgres.url)
+    yield engine
+    engine.dispose()
+
+
+def test_a_connection_of_sqlalchemys(pg: PostgresProject, engine: sqlalchemy.Engine) -> None:
+    """Before and after flux it works as SQLAlchemy's; inside a transaction of its it is refused."""
+    pg.add({"001.sql": "CREATE TABLE t AS SELECT '100%' AS x"})
+    with engine.connect() as connection:
+        assert apply_over(connection) == ("001",)
+        assert connection.execute(sqlalchemy.text("SELECT x FROM t")).scalar() == "100%"
+        with pytest.raises(ConnectionStateError, match="inside a transaction"):
+            apply_over(connection)
+        connection.rollback()
+        assert apply_over(connection) == ()
+    assert pg.applied() == ["001"]
+
+
+def test_a_raw_connection_of_sqlalchemys(pg: PostgresProject, engine: sqlalchemy.Engine) -> None:
+    pg.add({"001.sql": "CREATE TABLE t ()"})
+    raw = engine.raw_connection()
+    try:
+        assert apply_over(raw) == ("001",)
+    finally:
+        raw.close()
+    assert pg.applied() == ["001"]
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_a_connection_in_a_tracers_proxy(pg: PostgresProject, levels: int) -> None:
+    pg.add({"001.sql": "CREATE TABLE t ()", "002.py": PYTHON})
+    with connected(pg) as connection:
+        proxy: Any = connection
+        for _ in range(levels):
+            proxy = wrapt.ObjectProxy(proxy)
+        assert apply_over(proxy) == ("001", "002")
+    assert pg.applied() == ["001", "002"]
+
+
+@pytest.mark.parametrize(
+    "factory", [extras.RealDictConnection, extras.NamedTupleConnection, extras.DictConnection]
+)
+def test_a_connection_of_another_class(pg: PostgresProject, factory: Any) -> None:
+    """Its cursors give other rows; a Python migration gets those, and flux has its own."""
+    pg.add(
+        {
+            "001.sql": "CREATE TABLE t ()",
+            "post-apply/x.sql": "-- flux: on-change\nSELECT 1",
+            "002.py": "def apply(connection):\n    with connection.cursor() as cursor:\n"
+            "        cursor.execute('SELECT 1 AS x')\n        row = cursor.fetchone()\n"
+            "        assert type(row) is not tuple, row\n",
+        }
+    )
+    with connected(pg, connection_factory=factory) as connection:
+        assert apply_over(connection) == ("001", "002")
+        assert apply_over(connection) == ()
+
+
+# Python migrations and the transaction ------------------------------------------------------
+
+ENDED = (
+    "migrations/002.py: applying 002 failed: it ended the transaction that flux runs it in\n"
+    "hint: leave commit and rollback to flux, or run it without a transaction: no-transaction\n"
+    "done before it: 001\n"
+    "state: what it committed is in the database, and the history does not say so"
+)
+
+
+@pytest.mark.parametrize("handed_in", [True, False], ids=["handed in", "of its own"])
+@pytest.mark.parametrize(
+    ("body", "tables"),
+    [
+        pytest.param("cursor.execute('COMMIT')", ["a", "t"], id="COMMIT"),
+        pytest.param("cursor.execute('COMMIT; BEGIN')", ["a", "t"], id="COMMIT and BEGIN"),
+        pytest.param("cursor.execute('COMMIT AND CHAIN')", ["a", "t"], id="COMMIT AND CHAIN"),
+        pytest.param("cursor.execute('ROLLBACK')", ["a"], id="ROLLBACK"),
+        pytest.param("connection.commit()", ["a", "t"], id="commit()"),
+        pytest.param("connection.rollback()", ["a"], id="rollback()"),
+        pytest.param(
+            "connection.commit(); connection.autocommit = True", ["a", "t"], id="autocommit"
+        ),
+        pytest.param(
+            "connection.commit(); cursor.execute('CREATE TABLE u ()'); connection.commit()",
+            ["a", "t", "u"],
+            id="commit() twice",
+        ),
+        pytest.param(
+            "connection.rollback(); cursor.execute('CREATE TABLE u ()')", ["a"], id="and goes on"
+        ),
+        pytest.param(
+            "connection.__enter__(); connection.__exit__(None, None, None)",
+            ["a", "t"],
+            id="with connection",
+        ),
+    ],
+)
+def test_a_python_migration_that_ends_the_transaction_is_noticed(
+    pg: PostgresProject, body: str, tables: list[str], handed_in: bool
+) -> None:
+    """Before its row is written; and what comes after it does not run."""
+    pg.add(
+        {
+            "001.sql": "CREATE TABLE a ()",
+            "002.py": "def apply(connection):\n    cursor = connection.cursor()\n"
+            f"    cursor.execute('CREATE TABLE t ()')\n    {body}\n",
+            "003.sql": "CREATE TABLE never ()",
+        }
+    )
+    with pytest.raises(MigrationApplyError) as caught, connected(pg) as connection:
+        before = snapshot(connection)
+        try:
+            flux.apply(connection if handed_in else pg.postgres.url, config="flux.toml")
+        finally:
+            assert snapshot(connection) == before
+    assert str(caught.value) == ENDED
+    assert (pg.tables(), pg.applied()) == (tables, ["001"])
+
+
+def test_a_python_migration_has_what_the_driver_gives(pg: PostgresProject) -> None:
+    """Savepoints, parameters, named cursors and COPY, all in the transaction of its row."""
+    pg.add(
+        {
+            "001.py": """
+from io import StringIO
+
+def apply(connection):
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (x int)")
+        cursor.copy_expert("COPY t FROM stdin", StringIO("1\\n2\\n3\\n"))
+        cursor.execute("SAVEPOINT s; DELETE FROM t; ROLLBACK TO s")
+        cursor.execute("INSERT INTO t VALUES (%s)", (4,))
+    with connection.cursor("backfill") as rows, connection.cursor() as cursor:
+        rows.itersize = 2
+        rows.execute("SELECT x FROM t ORDER BY x")
+        for (x,) in rows:
+            cursor.execute("INSERT INTO t VALUES (%s)", (x * 10,))
+"""
+        }
+    )
+    assert pg.apply().applied == ("001",)
+    assert pg.query("SELECT array_agg(x ORDER BY x) FROM t") == [([1, 2, 3, 4, 10, 20, 30, 40],)]
+    assert (
+        len(pg.query("SELECT xmin::text FROM t UNION SELECT xmin::text FROM _flux_migrations")) == 1
+    )
+
+
+@pytest.mark.parametrize("handed_in", [True, False], ids=["handed in", "of its own"])
+def test_a_python_migration_that_closes_the_connection_fails(
+    pg: PostgresProject, handed_in: bool
+) -> None:
+    pg.add(
+        {
+            "001.py": "def apply(connection):\n"
+            "    connection.cursor().execute('CREATE TABLE t ()')\n    connection.close()\n"
+        }
+    )
+    with connected(pg) as connection, pytest.raises(MigrationApplyError) as caught:
+        flux.apply(connection if handed_in else pg.postgres.url, config="flux.toml")
+    assert str(caught.value) == (
+        "migrations/001.py: applying 001 failed: InterfaceError: connection already closed\n"
+        "state: the connection broke, and whether 001 took effect is not known; "
+        "`flux status` tells"
+    )
+    assert (pg.tables(), pg.applied()) == ([], [])
