@@ -164,8 +164,8 @@ def test_a_history_can_bring_back_what_is_set_aside(fill: Fill) -> None:
 @pytest.mark.parametrize(
     ("order", "ids"),
     [
-        pytest.param("text", ["10_b", "1_a", "2_c"], id="text"),
-        pytest.param("natural", ["1_a", "2_c", "10_b"], id="natural"),
+        pytest.param("text", ["x-10", "x-1a", "x-2"], id="text"),
+        pytest.param("natural", ["x-1a", "x-2", "x-10"], id="natural"),
     ],
 )
 def test_order(fill: Fill, order: Order, ids: list[str]) -> None:
