@@ -293,7 +293,7 @@ def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None
     config = _load_config(arguments)
 
     def tell_event(event: Event) -> None:
-        if event.kind == "wait" and config.log_level != "ERROR":
+        if event.kind in ("wait", "warning") and config.log_level != "ERROR":
             _tell(event.message)
         elif event.kind == "start" and event.step is not None and config.log_level == "DEBUG":
             _tell(f"{event.step.action} {event.step.name} ({event.step.path})")

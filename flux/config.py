@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 from flux import address
 from flux.exceptions import InvalidConfigurationError, Location, Problem
-from flux.migration import Order
+from flux.migration import Missing, Order
 
 CONFIG_FILE = "flux.toml"
 PYPROJECT_FILE = "pyproject.toml"
 DATABASE_URL_VARIABLE = "FLUX_DATABASE_URL"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ORDERS = ("text", "natural")
+MISSING = ("refuse", "allow-newer")
 
 TypeOrTypes = type | tuple[type, ...]
 
@@ -40,6 +41,7 @@ class FluxConfig(NamedTuple):
     apply_repeatable_on_undo: bool = True
     post_apply_on_failure: bool = False
     order: Order = "text"
+    missing: Missing = "refuse"
     lock_wait: float = 300
     database_url: str | None = None
     backend_config: Mapping[str, Any] = {}
@@ -248,6 +250,7 @@ _CHECKS = {
     "apply_repeatable_on_undo": (_is_bool, "true or false"),
     "post_apply_on_failure": (_is_bool, "true or false"),
     "order": (ORDERS.__contains__, 'one of "text", "natural"'),
+    "missing": (MISSING.__contains__, 'one of "refuse", "allow-newer"'),
     "lock_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "database_url": (_is_text, "the address of a database"),
 }

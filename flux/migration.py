@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import datetime
 
 Order = Literal["text", "natural"]
+#: What to do where the history has migrations that are not on disk.
+Missing = Literal["refuse", "allow-newer"]
 Placement = Literal["pre-apply", "post-apply"]
 
 BOM = "\ufeff"

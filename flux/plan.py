@@ -21,6 +21,7 @@ from flux.exceptions import (
 from flux.migration import (
     AppliedMigration,
     Migration,
+    Missing,
     Order,
     Repeatable,
     is_legacy_hash,
@@ -134,8 +135,23 @@ def newest_of(ids: Iterable[str], order: Order) -> str | None:
     return max(counted, key=sort_key(order), default=None)
 
 
-def find_problems(directory: MigrationDirectory, state: DatabaseState) -> tuple[Problem, ...]:
-    """Everything in which directory and history disagree, and breaches of the rules for ids."""
+def newer_than_directory(directory: MigrationDirectory, state: DatabaseState) -> tuple[str, ...]:
+    """The missing ids, if all are newer than the newest on disk: the database is newer."""
+    key = sort_key(directory.order)
+    missing = [row.id for row in survey(directory, state) if row.state == "missing"]
+    newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order)
+    if newest_on_disk is None or any(key(id) <= key(newest_on_disk) for id in missing):
+        return ()
+    return tuple(missing)
+
+
+def find_problems(
+    directory: MigrationDirectory, state: DatabaseState, *, missing: Missing = "refuse"
+) -> tuple[Problem, ...]:
+    """Everything in which directory and history disagree, and breaches of the rules for ids.
+
+    With `missing` as `allow-newer`, a database that is newer than the directory is no problem.
+    """
     # What flux-migrations 0.0.3 recorded stays valid, also where today's rules refuse the id.
     legacy = {row.id for row in state.history or () if is_legacy_hash(row.hash)}
     problems = [problem for problem in directory.id_problems if not legacy.issuperset(problem.ids)]
@@ -143,7 +159,10 @@ def find_problems(directory: MigrationDirectory, state: DatabaseState) -> tuple[
     key = sort_key(directory.order)
     newest = newest_of(state.applied, directory.order)
     newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order) or ""
+    allowed = newer_than_directory(directory, state) if missing == "allow-newer" else ()
     for row in rows:
+        if row.id in allowed:
+            continue
         if row.state == "divergent":
             problems.append(_divergent(row))
         elif row.state == "missing":
@@ -175,6 +194,7 @@ def plan_apply(
     *,
     count: int | None = None,
     to: str | None = None,
+    missing: Missing = "refuse",
 ) -> Plan:
     """The batch that applies the next `count` pending migrations, or those up to `to`, or all.
 
@@ -183,7 +203,7 @@ def plan_apply(
 
     Raises `MigrationDirectoryCorruptedError` and `UnknownMigrationError`.
     """
-    refuse(find_problems(directory, state))
+    refuse(find_problems(directory, state, missing=missing))
     applied = state.applied
     pending = [migration for migration in directory.migrations if migration.id not in applied]
     if to is not None:
@@ -303,7 +323,8 @@ def _missing(row: StatusRow, *, is_newer: bool) -> Problem:
         "missing",
         (row.id,),
         f"{row.id} is missing: the history has it, and the directory does not",
-        "the database is newer than this directory: use the version that has the file"
+        "the database is newer than this directory: use the version that has the file "
+        '(missing = "allow-newer" in the configuration lets old versions start beside it)'
         if is_newer
         else "restore the file; if it was renamed, give it back the name it was applied with",
     )

@@ -37,6 +37,7 @@ from flux.plan import (
     StatusRow,
     Step,
     find_problems,
+    newer_than_directory,
     plan_apply,
     plan_rollback,
     refuse,
@@ -88,10 +89,11 @@ class Status(NamedTuple):
 class Event(NamedTuple):
     """Something that happens while a batch runs, for `on_event`.
 
-    `kind` is `start` or `done` of a step, or `wait`, of which `message` says for whom.
+    `kind` is `start` or `done` of a step, `wait`, of which `message` says for whom, or
+    `warning`.
     """
 
-    kind: Literal["start", "done", "wait"]
+    kind: Literal["start", "done", "wait", "warning"]
     step: Step | None = None
     seconds: float | None = None
     message: str = ""
@@ -179,7 +181,7 @@ class FluxRunner:
         directory, state = self.directory, self.state
         return Status(
             rows=survey(directory, state),
-            problems=find_problems(directory, state),
+            problems=find_problems(directory, state, missing=self.config.missing),
             initialized=state.history is not None,
             unfinished=state.unfinished,
         )
@@ -208,11 +210,12 @@ class FluxRunner:
 
     def validate_applied_migrations(self) -> None:
         """Raise `MigrationDirectoryCorruptedError` if history and directory disagree. Read-only."""
-        refuse(find_problems(self.directory, self.state))
+        refuse(find_problems(self.directory, self.state, missing=self.config.missing))
 
     def plan_apply(self, n: int | None = None, *, to: str | None = None) -> Plan:
         """What `apply_migrations` would run. Read-only; raises what it would raise."""
-        return plan_apply(self.directory, self.state, count=_count(n), to=to)
+        missing = self.config.missing
+        return plan_apply(self.directory, self.state, count=_count(n), to=to, missing=missing)
 
     def plan_rollback(
         self, n: int | None = 1, *, to: str | None = None, through: str | None = None
@@ -251,7 +254,17 @@ class FluxRunner:
         `MigrationDirectoryCorruptedError` before anything runs, `MigrationLockError`,
         `ApprovalError` when `confirm` says no, and `MigrationApplyError`.
         """
-        return self._carry_out(lambda: self.plan_apply(n, to=to), confirm)
+        done: list[StepResult] = []
+        result = self._carry_out(lambda: self.plan_apply(_left(n, done), to=to), confirm, done)
+        if newer := newer_than_directory(self.directory, self.state):
+            self._emit(
+                Event(
+                    "warning",
+                    message="the database is newer than this directory: it also has "
+                    + ", ".join(newer),
+                )
+            )
+        return result
 
     def rollback_migrations(
         self, n: int | None = 1, *, to: str | None = None, confirm: Confirm | None = None
@@ -260,17 +273,20 @@ class FluxRunner:
 
         Raises as `apply_migrations` does, and `IrreversibleMigrationError` before anything runs.
         """
-        return self._carry_out(lambda: self.plan_rollback(n, to=to), confirm)
+        done: list[StepResult] = []
+        return self._carry_out(lambda: self.plan_rollback(_left(n, done), to=to), confirm, done)
 
     def rollback_migration(self, id: str) -> BatchResult:
         """Undo all migrations from the newest back to this one, which is undone too. Writes.
 
         Raises `UnknownMigrationError` when it is not applied.
         """
-        return self._carry_out(lambda: self.plan_rollback(through=id), None)
+        return self._carry_out(lambda: self.plan_rollback(through=id), None, [])
 
-    def _carry_out(self, make_plan: Callable[[], Plan], confirm: Confirm | None) -> BatchResult:
-        done: list[StepResult] = []
+    def _carry_out(
+        self, make_plan: Callable[[], Plan], confirm: Confirm | None, done: list[StepResult]
+    ) -> BatchResult:
+        """Carry out what `make_plan` gives, also when it gives another plan under the lock."""
         while True:
             plan = make_plan()
             if plan.is_empty:
@@ -460,6 +476,11 @@ def _count(n: int | None) -> int | None:
     return n
 
 
+def _left(n: int | None, done: Sequence[StepResult]) -> int | None:
+    """How many of `n` migrations are still to be done."""
+    return None if n is None else n - sum(step.action != "run" for step in done)
+
+
 def _refuse_scripts(problems: Sequence[Problem]) -> None:
     if not problems:
         return
@@ -475,7 +496,7 @@ def _log(event: Event) -> None:
     import logging
 
     logger = logging.getLogger("flux")
-    if event.kind == "wait":
+    if event.kind in ("wait", "warning"):
         logger.warning("%s", event.message)
     elif event.kind == "done" and event.step is not None:
         milliseconds = (event.seconds or 0) * 1000

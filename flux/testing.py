@@ -88,6 +88,9 @@ class BackendContract:
     (`transactional_ddl = False` in its backend) is skipped, and the skip says so.
     """
 
+    #: Seconds that the database gets to notice that the holder of the lock was killed.
+    patience: float = 10
+
     def make_backend(self, config: FluxConfig) -> MigrationBackend:
         """A backend for the test's database, as `from_config` makes it of this configuration.
 
@@ -309,7 +312,7 @@ class BackendContract:
             with self._opened() as backend:
                 self._is_locked_for(backend, "while another process holds the lock")
             kill()
-            with self._opened(lock_wait=5) as backend, backend.migration_lock():
+            with self._opened(lock_wait=self.patience) as backend, backend.migration_lock():
                 pass
 
     # Running migrations ----------------------------------------------------------------------

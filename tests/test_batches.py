@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.flux_process import FluxResult
 from tests.project import Project
 
 # What ran is noted in a table that a migration of its own makes, in the order it ran.
@@ -438,6 +439,23 @@ def test_all_that_disagrees_is_told_together_and_stops_rollback_where_it_matters
     # The newest one is in order, and so can be undone.
     logged.succeed("rollback", "-y")
     assert ran(logged) == around("undo 004")
+    assert logged.applied() == ["001", "002", "003"]
+
+
+def test_a_database_that_is_newer_may_be_allowed(logged: Project) -> None:
+    """During a rollout old replicas meet migrations they do not have."""
+    logged.add({"003.sql": note("003")})
+    logged.succeed("apply")
+    (logged.root / "migrations" / "003.sql").unlink()
+    assert "003 is missing" in logged.fail("apply", code=4)
+
+    logged.configure('missing = "allow-newer"')
+    assert logged.run("apply") == FluxResult(
+        0, "nothing to do\n", "flux: the database is newer than this directory: it also has 003\n"
+    )
+    assert "missing    003" in logged.succeed("status", "--check")
+    logged.succeed("validate")
+    assert "003 is missing" in logged.fail("rollback", "-y", code=4)
     assert logged.applied() == ["001", "002", "003"]
 
 

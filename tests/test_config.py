@@ -129,7 +129,7 @@ def test_the_migration_directory_counts_from_the_file(
 
 _KEYS = (
     "backend, migration_directory, log_level, apply_repeatable_on_undo, post_apply_on_failure, "
-    "order, lock_wait, database_url"
+    "order, missing, lock_wait, database_url"
 )
 
 
@@ -506,7 +506,8 @@ def test_repr_shows_no_secret() -> None:
     )
     assert repr(config) == (
         "FluxConfig(backend='sqlite', migration_directory='migrations', log_level='INFO', "
-        "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', lock_wait=300, "
+        "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', "
+        "missing='refuse', lock_wait=300, "
         "database_url='postgresql://u:***@h/db', backend_config=['token'], path=None)"
     )
     assert "s3kr1t" not in f"{config} {[config]}"

@@ -30,7 +30,15 @@ from flux.migration import (
     misordered,
     sort_key,
 )
-from flux.plan import DatabaseState, Plan, find_problems, plan_apply, plan_rollback, survey
+from flux.plan import (
+    DatabaseState,
+    Plan,
+    find_problems,
+    newer_than_directory,
+    plan_apply,
+    plan_rollback,
+    survey,
+)
 
 _THEN = datetime(2024, 4, 22, 12, 30, tzinfo=timezone.utc)
 
@@ -153,7 +161,8 @@ _RESTORE = (
     + "hint: restore the file; if it was renamed, give it back the name it was applied with"
 )
 _NEWER = (
-    _MISSING + "hint: the database is newer than this directory: use the version that has the file"
+    _MISSING + "hint: the database is newer than this directory: use the version that has the file "
+    '(missing = "allow-newer" in the configuration lets old versions start beside it)'
 )
 
 
@@ -185,6 +194,26 @@ _NEWER = (
 def test_problems(files: str, history: str | None, problems: list[str]) -> None:
     found = find_problems(_directory(files), _state(history))
     assert [str(problem) for problem in found] == problems
+
+
+@pytest.mark.parametrize(
+    ("files", "history", "newer", "kinds"),
+    [
+        pytest.param("a", "a b c", ("b", "c"), [], id="all newer"),
+        pytest.param("a c", "a b d", (), ["missing", "late", "missing"], id="one older"),
+        pytest.param("b", "a b c", (), ["missing", "missing"], id="one of two older"),
+        pytest.param("a", "a! b", ("b",), ["divergent"], id="newer, and divergent"),
+        pytest.param("", "a", (), ["missing"], id="no files"),
+        pytest.param("a b", "a", (), [], id="none missing"),
+    ],
+)
+def test_a_newer_database_may_be_allowed(
+    files: str, history: str, newer: tuple[str, ...], kinds: list[str]
+) -> None:
+    directory, state = _directory(files), _state(history)
+    assert newer_than_directory(directory, state) == newer
+    found = find_problems(directory, state, missing="allow-newer")
+    assert [problem.kind for problem in found] == kinds
 
 
 @pytest.mark.parametrize(

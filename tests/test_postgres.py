@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from contextlib import closing
+from datetime import datetime, timezone
 
 import pytest
 
@@ -1001,6 +1002,29 @@ def test_a_database_may_have_another_encoding(
         cursor.execute(VALUES)
         assert cursor.fetchall() == [("größe",), ("öfter",)]
     pg.query(f"DROP DATABASE {database}")
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres"])
+def test_the_history_can_be_read_in_any_date_style(pg: PostgresProject, style: str) -> None:
+    """The driver reads ISO alone; and a history of flux-migrations 0.0.3 has no time zone."""
+    pg.query(
+        "CREATE TABLE _flux_migrations (id text PRIMARY KEY, hash text NOT NULL, "
+        "applied_at timestamp NOT NULL DEFAULT current_timestamp)"
+    )
+    pg.query(f"INSERT INTO _flux_migrations VALUES ('000', '{'0' * 32}', '2024-02-01 10:00:00.1')")
+    pg.configure(url=pg.postgres.url_with(DateStyle=style))
+    with pg.runner() as runner:
+        (row,) = runner.history()
+        assert row.applied_at == datetime(2024, 2, 1, 10, 0, 0, 100_000)
+        assert row.applied_at.tzinfo is None
+    pg.query("DROP TABLE _flux_migrations")
+    pg.add({"001.sql": "SELECT 1"})
+    before = datetime.now(timezone.utc)
+    with pg.runner() as runner:
+        runner.apply_migrations()
+        assert runner.status().rows[0].state == "applied"
+        (row,) = runner.history()
+    assert before <= row.applied_at <= datetime.now(timezone.utc)
 
 
 # A real dump --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from io import StringIO
 from typing import Any, ClassVar
 
@@ -205,6 +206,7 @@ class PostgresBackend(MigrationBackend):
             connection = self._open_second()
             if connection is None:
                 self._holder_pid = None
+                [(self._has_markers,)] = self.fetch(f"SELECT {CAN_MARK}")
                 return True
             holding.append(connection)
             with connection.cursor(cursor_factory=extensions.cursor) as cursor:
@@ -212,9 +214,9 @@ class PostgresBackend(MigrationBackend):
                 cursor.execute(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
                     f"{self._lock.outlast_timeouts}; "
-                    f"SELECT {self._lock.try_lock}, pg_catalog.pg_backend_pid()"
+                    f"SELECT {self._lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}"
                 )
-                is_ours, self._holder_pid = cursor.fetchone()
+                is_ours, self._holder_pid, self._has_markers = cursor.fetchone()
             if not is_ours:
                 holding.pop().close()
             return bool(is_ours)
@@ -222,7 +224,6 @@ class PostgresBackend(MigrationBackend):
         try:
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
-                self._has_markers = self._can_mark()
             yield
         finally:
             self._holder_pid = None
@@ -241,15 +242,6 @@ class PostgresBackend(MigrationBackend):
             return None
         connection.autocommit = True
         return connection
-
-    def _can_mark(self) -> bool:
-        """Whether anyone may run the blocks that mark how far a message got."""
-        return bool(
-            self.fetch(
-                "SELECT 1 FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
-                "AND pg_catalog.has_language_privilege('public', oid, 'usage')"
-            )
-        )
 
     # Transactions ----------------------------------------------------------------------------
 
@@ -283,7 +275,7 @@ class PostgresBackend(MigrationBackend):
         with self.reporting("cannot read the history"):
             try:
                 rows = self.fetch(
-                    "SELECT h.id, h.hash, h.applied_at, "
+                    f"SELECT h.id, h.hash, {_APPLIED_AT}, "
                     f"pg_catalog.to_regclass({state_table}) IS NOT NULL "
                     f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
                 )
@@ -292,7 +284,7 @@ class PostgresBackend(MigrationBackend):
                 return DatabaseState()
             remembered = self.read_memory() if rows[0][3] else {}
         # The outer join gives one row of nulls for an empty history.
-        history = [AppliedMigration(*row[:3]) for row in rows if row[0] is not None]
+        history = [_applied(row) for row in rows if row[0] is not None]
         return self.make_state(history, remembered)
 
     def _refuse_names_in_lower_case(self) -> None:
@@ -314,6 +306,28 @@ class PostgresBackend(MigrationBackend):
     def is_initialized(self) -> bool:
         """Whether the history table is there. Read-only."""
         return self.fetch(f"SELECT pg_catalog.to_regclass({self.literal(self.table)})") != [(None,)]
+
+    def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
+        """As every backend does it, in one round trip where nothing stands in the way."""
+        statements = [BEGIN, self._lock.take_fence]
+        if history:
+            statements.append(self._create_history)
+        if memory:
+            statements.append(self.create_memory + ";\n")
+        if unfinished:
+            statements.append(self._upsert(*UNFINISHED_ROW))
+        try:
+            self.run_sql("".join(statements) + "COMMIT")
+        except psycopg2.Error:
+            # Step by step, to make the schema too, or to tell what cannot be made.
+            self._roll_back()
+            super().prepare(history=history, memory=memory, unfinished=unfinished)
+
+    def mark_finished(self) -> None:
+        """Note that no batch is under way any more, in one round trip. Writes."""
+        with self.reporting("cannot note the end of the batch"):
+            forget = self.forget_sql(UNFINISHED_ROW[0])
+            self.run_sql(f"{BEGIN}{self._lock.take_fence}{forget};\nCOMMIT")
 
     def initialize(self) -> None:
         """Create the history table, and its schema where there is none."""
@@ -366,9 +380,9 @@ class PostgresBackend(MigrationBackend):
         self.run_sql(self._delete(migration))
 
     def get_applied_migrations(self) -> list[AppliedMigration]:
-        """The rows of the history by id. Read-only."""
-        rows = self.fetch(f"SELECT id, hash, applied_at FROM {self.table} ORDER BY id")
-        return [AppliedMigration(*row) for row in rows]
+        """The rows of the history. Read-only."""
+        rows = self.fetch(f"SELECT h.id, h.hash, {_APPLIED_AT} FROM {self.table} h")
+        return [_applied(row) for row in rows]
 
     def is_recorded(self, id: str) -> bool:
         """Whether the history holds this id now. Read-only."""
@@ -421,9 +435,8 @@ class PostgresBackend(MigrationBackend):
         opening = self._lock.take_fence + guard
         if self._holder_pid is None:
             opening = f"SELECT {fail_unless(self._lock.try_lock, LOCK_BUSY)};\n" + opening
-        # Deferred constraints are checked while the script's own settings and role are in force.
         closing = (
-            "SET CONSTRAINTS ALL IMMEDIATE;\n"
+            _CHECK_CONSTRAINTS
             + self._session.restore
             + f"SELECT {fail_unless(self._lock.fence_held, FENCE_LOST)}, "
             + f"{fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)};\n"
@@ -456,9 +469,20 @@ class PostgresBackend(MigrationBackend):
         """In the driver's own transaction, so that its commit and rollback do what they say."""
         self.dbapi.autocommit = False
         self.run_sql(f"SET TRANSACTION {_READ_COMMITTED};\n{opening}")
-        function(self.dbapi)
+        self._call(function)
+        self.run_sql(_CHECK_CONSTRAINTS)
+        self._session.settle(self.dbapi)  # of its settings, client_encoding rules the next message
         self.run_sql(closing)
         self.dbapi.commit()
+
+    def _call(self, function: Callable[[Any], object]) -> None:
+        encoding = self.dbapi.encoding
+        try:
+            function(self.dbapi)
+        finally:
+            if not self.dbapi.closed:
+                # Where it is another one, this ends the transaction, as setting it did before.
+                self.dbapi.set_client_encoding(encoding)
 
     def _run_without_transaction(self, script: Script, opening: str, closing: str) -> None:
         """Each statement in a message of its own: in one, they would share a transaction."""
@@ -471,7 +495,7 @@ class PostgresBackend(MigrationBackend):
         has_lock = fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)
         self.run_sql(f"{BEGIN}{opening}SELECT {has_lock};\nCOMMIT")
         if script.function is not None:
-            script.function(self.dbapi)
+            self._call(script.function)
         elif script.text is not None:
             try:
                 self.apply_migration(script.text)
@@ -507,7 +531,6 @@ class PostgresBackend(MigrationBackend):
     @contextmanager
     def _settled_session(self) -> Iterator[None]:
         """Leave no transaction and no setting behind, after a failure as after a success."""
-        encoding = self.dbapi.encoding
         failed = True
         try:
             yield
@@ -515,9 +538,7 @@ class PostgresBackend(MigrationBackend):
         finally:
             if not self.dbapi.closed:
                 self._roll_back()
-                # A Python migration may have changed these.
-                self.dbapi.autocommit = True
-                self.dbapi.set_client_encoding(encoding)
+                self.dbapi.autocommit = True  # a Python migration may have changed it
                 if failed or self._handed_in is not None:
                     self._session.settle(self.dbapi)
 
@@ -539,6 +560,10 @@ class PostgresBackend(MigrationBackend):
 #: Whatever the default is: other levels would see the history as it was before the fence.
 _READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 BEGIN = f"BEGIN {_READ_COMMITTED};\n"
+#: Deferred constraints are checked while a script's own settings and role are in force.
+_CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
+#: As JSON has it, whatever DateStyle is, and whichever types the application has registered.
+_APPLIED_AT = "pg_catalog.to_json(h.applied_at)::text"
 _NAME_BYTES = 63  # what the server takes of a name; the rest it cuts off in silence
 
 
@@ -569,6 +594,13 @@ def _settings(config: FluxConfig) -> dict[str, Any]:
         "lock_id": lock_id,
         "lock_wait": config.lock_wait,
     }
+
+
+def _applied(row: Sequence[Any]) -> AppliedMigration:
+    """A row of the history, with `_APPLIED_AT`, in which zeros at the end are left out."""
+    id, hash, applied_at = row[:3]
+    moment = re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), applied_at.strip('"'))
+    return AppliedMigration(id, hash, datetime.fromisoformat(moment))
 
 
 def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:

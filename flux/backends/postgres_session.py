@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 
 from psycopg2 import extensions
 
-_CHANGED = "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' ORDER BY name"
+_CHANGED = (
+    "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
+    # … but for what is a transaction's own.
+    "AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable') "
+    "ORDER BY name"
+)
 
 
 class Session(NamedTuple):
