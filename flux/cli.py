@@ -183,7 +183,7 @@ def _status(arguments: Arguments) -> int:
     else:
         print(render.status_text(status, _palette(sys.stdout)))
     code = _problems_code(status.problems)
-    if code == DONE and arguments.check and (status.pending or status.unfinished):
+    if code == DONE and arguments.check and not status.is_settled:
         return PENDING
     return code
 

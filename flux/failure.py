@@ -8,7 +8,7 @@ from flux.backends.base import (
     StatementError,
     TransactionEndedError,
 )
-from flux.exceptions import Location, MigrationApplyError
+from flux.exceptions import FluxMigrationException, Location, MigrationApplyError
 from flux.migration import Script
 from flux.plan import Step
 from flux.python_file import python_location
@@ -51,6 +51,8 @@ def _message(backend: MigrationBackend, script: Script, error: Exception) -> tup
             "the migration lock was lost: the session that held it was ended",
             "run it again; if a pooler ends idle sessions, give flux a direct connection",
         )
+    if isinstance(error, FluxMigrationException):
+        return error.message, error.hint
     report = backend.describe_error(cause_of(error))
     message = report.message
     if script.function is not None:
@@ -64,6 +66,8 @@ def _location(script: Script, error: Exception) -> Location:
     if isinstance(error, StatementError):
         location = script.location(error.offset)
         return location if error.exact else location.without_column()
+    if isinstance(error, FluxMigrationException):
+        return error.location or script.location()
     if script.function is not None:
         return python_location(script.path, error)
     return script.location()

@@ -213,11 +213,16 @@ def plan_apply(
     pending = pending[:count]
     due_before = _due(directory.pre_apply, state)
     due_after = _due(directory.post_apply, state)
-    changed = any(r.script.directives.on_change for r in (*due_before, *due_after))
-    if not pending and not changed:
+    if not pending and not changed_repeatables(directory, state):
         steps = due_after if state.unfinished else ()
         return Plan(tuple(Step("run", r) for r in steps), finishes=state.unfinished)
     return _around(due_before, [Step("apply", m) for m in pending], due_after)
+
+
+def changed_repeatables(directory: MigrationDirectory, state: DatabaseState) -> tuple[str, ...]:
+    """The names of the on-change repeatables whose text differs from their last run."""
+    due = (*_due(directory.pre_apply, state), *_due(directory.post_apply, state))
+    return tuple(repeatable.name for repeatable in due if repeatable.script.directives.on_change)
 
 
 def plan_rollback(

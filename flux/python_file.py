@@ -130,7 +130,9 @@ class PythonFile(NamedTuple):
                 except SystemExit as error:
                     message = f"it ends Python: SystemExit: {error}"
                     raise RuntimeError(message).with_traceback(error.__traceback__) from None
-            if isinstance(result, str | CoroutineType | GeneratorType | AsyncGeneratorType):
+            if isinstance(
+                result, str | list | tuple | CoroutineType | GeneratorType | AsyncGeneratorType
+            ):
                 _close(result)
                 raise TypeError(
                     f"{direction}(connection) returns a {type(result).__name__}, "

@@ -66,6 +66,7 @@ def status_text(status: Status, palette: Palette = PLAIN) -> str:
         lines.append(f"{state}  {row.id:<{width}}  {palette.paint(palette.faint, when)}".rstrip())
     if status.problems:
         lines += ["", problems_text(status.problems, palette), ""]
+    lines += [f"{palette.paint(palette.attention, 'changed  ')}  {name}" for name in status.changed]
     if status.unfinished:
         lines.append(
             "the last batch stopped before its post-apply scripts ran; `flux apply` finishes it"
@@ -154,6 +155,7 @@ def status_data(status: Status) -> dict[str, Any]:
     return {
         "initialized": status.initialized,
         "unfinished_batch": status.unfinished,
+        "changed_repeatables": list(status.changed),
         "migrations": [
             {
                 "id": row.id,

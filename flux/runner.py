@@ -36,6 +36,7 @@ from flux.plan import (
     Plan,
     StatusRow,
     Step,
+    changed_repeatables,
     find_problems,
     newer_than_directory,
     plan_apply,
@@ -73,17 +74,27 @@ class BatchResult(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The state of every migration, and what is wrong. `initialized`: there is a history."""
+    """The state of every migration, and what is wrong.
+
+    `initialized` says that there is a history, `unfinished` that a batch stopped before its
+    post-apply scripts ran; `changed` names the on-change repeatables that are due.
+    """
 
     rows: tuple[StatusRow, ...]
     problems: tuple[Problem, ...]
     initialized: bool
     unfinished: bool
+    changed: tuple[str, ...] = ()
 
     @property
     def pending(self) -> tuple[str, ...]:
         """The ids that `apply` would have to apply, late ones included."""
         return tuple(row.id for row in self.rows if row.state in ("pending", "late"))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `apply` would find nothing to do."""
+        return not (self.pending or self.unfinished or self.changed)
 
 
 class Event(NamedTuple):
@@ -184,6 +195,7 @@ class FluxRunner:
             problems=find_problems(directory, state, missing=self.config.missing),
             initialized=state.history is not None,
             unfinished=state.unfinished,
+            changed=changed_repeatables(directory, state),
         )
 
     def list_applied_migrations(self) -> list[Migration]:
@@ -254,17 +266,16 @@ class FluxRunner:
         `MigrationDirectoryCorruptedError` before anything runs, `MigrationLockError`,
         `ApprovalError` when `confirm` says no, and `MigrationApplyError`.
         """
+        if self.config.missing == "allow-newer":
+            self._tell_what_is_newer()
         done: list[StepResult] = []
-        result = self._carry_out(lambda: self.plan_apply(_left(n, done), to=to), confirm, done)
+        return self._carry_out(lambda: self.plan_apply(_left(n, done), to=to), confirm, done)
+
+    def _tell_what_is_newer(self) -> None:
         if newer := newer_than_directory(self.directory, self.state):
-            self._emit(
-                Event(
-                    "warning",
-                    message="the database is newer than this directory: it also has "
-                    + ", ".join(newer),
-                )
-            )
-        return result
+            has = ", ".join(newer)
+            message = f"the database is newer than this directory: it also has {has}"
+            self._emit(Event("warning", message=message))
 
     def rollback_migrations(
         self, n: int | None = 1, *, to: str | None = None, confirm: Confirm | None = None
@@ -374,7 +385,7 @@ class FluxRunner:
             else:
                 script = step.subject.undo_script()
                 self.backend.undo_migration(step.subject, script)
-        except (FluxMigrationException, HistoryChangedError):
+        except HistoryChangedError:
             raise
         except Exception as error:
             names = tuple(result.name for result in done)

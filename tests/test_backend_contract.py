@@ -14,6 +14,7 @@ import pytest
 from flux import AppliedMigration, FluxConfig, Migration, MigrationBackend
 from flux.backends import load_backend
 from flux.backends.sqlite import SQLiteBackend
+from flux.exceptions import DatabaseUnavailableError
 from flux.testing import BackendContract
 from tests.postgres_server import Postgres
 
@@ -290,3 +291,32 @@ def test_what_a_database_cannot_do_is_skipped_and_said(tmp_path: Path) -> None:
 def test_the_suite_asks_for_its_hook() -> None:
     with pytest.raises(NotImplementedError, match="make_backend"):
         BackendContract().test_the_backend_has_a_name()
+
+
+# What the defaults do for a backend ---------------------------------------------------------
+
+
+def test_a_database_that_does_not_answer_has_not_forgotten(tmp_path: Path) -> None:
+    """Only a table that is not there means that nothing is remembered (DESIGN: never, 11)."""
+
+    class Defaults(SQLiteBackend):
+        read_memory = MigrationBackend.read_memory
+        is_busy = False
+
+        @contextmanager
+        def transaction(self) -> Iterator[None]:
+            if self.is_busy:
+                raise sqlite3.OperationalError("database is locked")
+            with super().transaction():
+                yield
+
+    backend = Defaults(str(tmp_path / "app.db"))
+    Path(backend.path).touch()
+    with backend.opened():
+        assert backend.read_memory() == {}
+        backend.prepare(history=True, memory=True, unfinished=True)
+        assert backend.read_state().unfinished
+        backend.is_busy = True
+        with pytest.raises(DatabaseUnavailableError) as caught:
+            backend.read_state()
+    assert str(caught.value) == "cannot read the history: database is locked"

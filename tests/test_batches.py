@@ -143,6 +143,16 @@ def test_on_change_runs_only_when_its_text_differs_from_its_last_run(logged: Pro
     assert ran(logged) == [*around(), "c1"]
 
 
+def test_status_tells_of_a_change_that_is_due(logged: Project) -> None:
+    """`status --check` says whether `apply` would do anything."""
+    logged.add({"post-apply/c.sql": "-- flux: on-change\nSELECT 1"})
+    logged.succeed("apply")
+    logged.succeed("status", "--check")
+    logged.add({"post-apply/c.sql": "-- flux: on-change\nSELECT 2"})
+    result = logged.run("status", "--check")
+    assert (result.code, result.out.splitlines()[-2]) == (3, "changed    post-apply/c")
+
+
 def test_on_change_that_fails_is_due_again(logged: Project) -> None:
     name = "pre-apply/c.sql"
     logged.add({name: "-- flux: on-change\n" + note("c1") + "FAIL;\n"})

@@ -569,6 +569,7 @@ def planned(number: int, **more: str) -> dict[str, Any]:
             {
                 "initialized": True,
                 "unfinished_batch": False,
+                "changed_repeatables": [],
                 "migrations": [row(1, "applied"), row(2, "pending"), row(3, "pending")],
                 "problems": [],
             },
@@ -581,6 +582,7 @@ def planned(number: int, **more: str) -> dict[str, Any]:
             {
                 "initialized": False,
                 "unfinished_batch": False,
+                "changed_repeatables": [],
                 "migrations": [row(1, "pending"), row(2, "pending"), row(3, "pending")],
                 "problems": [],
             },
@@ -593,6 +595,7 @@ def planned(number: int, **more: str) -> dict[str, Any]:
             {
                 "initialized": True,
                 "unfinished_batch": False,
+                "changed_repeatables": [],
                 "migrations": [row(1, "divergent"), row(2, "pending"), row(3, "pending")],
                 "problems": [DIVERGENT],
             },

@@ -280,6 +280,7 @@ def test_status_data() -> None:
     assert _through_json(render.status_data(status)) == {
         "initialized": True,
         "unfinished_batch": True,
+        "changed_repeatables": [],
         "migrations": [
             {
                 "id": "1_a",
@@ -303,6 +304,7 @@ def test_status_data_of_nothing() -> None:
     assert _through_json(render.status_data(_status(initialized=False))) == {
         "initialized": False,
         "unfinished_batch": False,
+        "changed_repeatables": [],
         "migrations": [],
         "problems": [],
     }

@@ -26,7 +26,8 @@ from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, SplitError, Statement, split, words
 from flux.transactions import controls_transaction
 
-_UNFINISHED = "unfinished-batch"
+#: The row beside the history that says that a batch is under way, or was cut off.
+UNFINISHED = ("unfinished-batch", "post-apply")
 _LAST_RUN = "last-run:"
 
 
@@ -241,7 +242,7 @@ class MigrationBackend(ABC):
         """The state that the rows of the two tables say."""
         return DatabaseState(
             history=tuple(sorted(history, key=lambda row: row.id)),
-            unfinished=_UNFINISHED in remembered,
+            unfinished=UNFINISHED[0] in remembered,
             last_runs={
                 name.removeprefix(_LAST_RUN): value
                 for name, value in remembered.items()
@@ -326,12 +327,12 @@ class MigrationBackend(ABC):
             if memory:
                 self.initialize_memory()
             if unfinished:
-                self.remember(_UNFINISHED, "post-apply")
+                self.remember(*UNFINISHED)
 
     def mark_finished(self) -> None:
         """Note that no batch is under way any more. Writes."""
         with self.reporting("cannot note the end of the batch"), self.transaction():
-            self.forget(_UNFINISHED)
+            self.forget(UNFINISHED[0])
 
     # What flux remembers beside the history --------------------------------------------------
 
@@ -361,7 +362,11 @@ class MigrationBackend(ABC):
 
     def initialize_memory(self) -> None:
         """Create the table beside the history, where a project needs one and it is not there."""
-        self.run_sql(
+        self.run_sql(self.create_memory_sql())
+
+    def create_memory_sql(self) -> str:
+        """The statement that creates the table beside the history, where it is not there."""
+        return (
             f"CREATE TABLE IF NOT EXISTS {self.state_table} "
             "(name varchar(500) NOT NULL PRIMARY KEY, value varchar(500) NOT NULL)"
         )

@@ -18,6 +18,7 @@ from psycopg2 import errors, extensions
 
 from flux import address
 from flux.backends.base import (
+    UNFINISHED,
     ErrorReport,
     MigrationBackend,
     StatementError,
@@ -308,16 +309,13 @@ class PostgresBackend(MigrationBackend):
         return self.fetch(f"SELECT pg_catalog.to_regclass({self.literal(self.table)})") != [(None,)]
 
     def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
-        """As every backend does it, in one round trip where nothing stands in the way."""
-        statements = [BEGIN, self._lock.take_fence]
-        if history:
-            statements.append(self._create_history)
-        if memory:
-            statements.append(self.create_memory + ";\n")
-        if unfinished:
-            statements.append(self._upsert(*UNFINISHED_ROW))
+        """Create the tables and note the batch, in one round trip where nothing is in the way."""
+        message = BEGIN + self._lock.take_fence
+        message += self._create_history_sql() + ";\n" if history else ""
+        message += self.create_memory_sql() + ";\n" if memory else ""
+        message += self._upsert(*UNFINISHED) if unfinished else ""
         try:
-            self.run_sql("".join(statements) + "COMMIT")
+            self.run_sql(message + "COMMIT")
         except psycopg2.Error:
             # Step by step, to make the schema too, or to tell what cannot be made.
             self._roll_back()
@@ -326,8 +324,10 @@ class PostgresBackend(MigrationBackend):
     def mark_finished(self) -> None:
         """Note that no batch is under way any more, in one round trip. Writes."""
         with self.reporting("cannot note the end of the batch"):
-            forget = self.forget_sql(UNFINISHED_ROW[0])
-            self.run_sql(f"{BEGIN}{self._lock.take_fence}{forget};\nCOMMIT")
+            self.run_sql(
+                f"{BEGIN}{self._lock.take_fence}DELETE FROM {self.state_table} "
+                f"WHERE name = {self.literal(UNFINISHED[0])};\nCOMMIT"
+            )
 
     def initialize(self) -> None:
         """Create the history table, and its schema where there is none."""
@@ -342,10 +342,13 @@ class PostgresBackend(MigrationBackend):
             with self._creating(f"the schema {schema}", hint):
                 self.run_sql(f"CREATE SCHEMA {schema}")
         with self._creating("the history table", self._grant_hint()):
-            self.run_sql(
-                f"CREATE TABLE IF NOT EXISTS {self.table} (id text PRIMARY KEY, "
-                "hash text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-            )
+            self.run_sql(self._create_history_sql())
+
+    def _create_history_sql(self) -> str:
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.table} (id text PRIMARY KEY, "
+            "hash text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+        )
 
     def initialize_memory(self) -> None:
         """Create the table beside the history, where a project needs one and it is not there."""
@@ -488,8 +491,8 @@ class PostgresBackend(MigrationBackend):
         """Each statement in a message of its own: in one, they would share a transaction."""
         if self._holder_pid is None:
             raise DatabaseUnavailableError(
-                f"{script.path} runs without a transaction, and there is no second connection "
-                "to hold the migration lock meanwhile",
+                "it runs without a transaction, and there is no second connection to hold the "
+                "migration lock meanwhile",
                 hint="let flux open one: raise the limit of connections, or hand in an address",
             )
         has_lock = fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)
@@ -560,6 +563,12 @@ class PostgresBackend(MigrationBackend):
 #: Whatever the default is: other levels would see the history as it was before the fence.
 _READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 BEGIN = f"BEGIN {_READ_COMMITTED};\n"
+
+#: An expression: whether anyone may run the blocks that mark how far a message got.
+CAN_MARK = (
+    "EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
+    "AND pg_catalog.has_language_privilege('public', oid, 'usage'))"
+)
 #: Deferred constraints are checked while a script's own settings and role are in force.
 _CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
 #: As JSON has it, whatever DateStyle is, and whichever types the application has registered.
