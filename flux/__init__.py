@@ -5,8 +5,7 @@ The public names are listed in `__all__`; each is imported when it is first used
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers see it, True; `typing` takes long to import
 if TYPE_CHECKING:
     from flux.backends.base import MigrationBackend
     from flux.config import FluxConfig

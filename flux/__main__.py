@@ -2,6 +2,6 @@
 
 import sys
 
-from flux.cli import main
+from flux.cli import run
 
-sys.exit(main())
+sys.exit(run())

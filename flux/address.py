@@ -15,10 +15,8 @@ from flux.exceptions import InvalidConfigurationError
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
 _NAME_AND_EQUALS: Final = r"([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
 #: A parameter of a URL, and one of libpq's keyword strings, in which `&` is a letter.
-_SECRET_IN_URL: Final = re.compile(_NAME_AND_EQUALS + r"([^&]*)", re.IGNORECASE)
-_SECRET_KEYWORD: Final = re.compile(
-    _NAME_AND_EQUALS + r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)", re.IGNORECASE | re.DOTALL
-)
+_SECRET_IN_URL: Final = rf"(?i){_NAME_AND_EQUALS}([^&]*)"
+_SECRET_KEYWORD: Final = rf"(?is){_NAME_AND_EQUALS}('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)"
 _KEYWORD_STRING: Final = re.compile(
     r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|connect_timeout)\s*="
 )
@@ -106,7 +104,7 @@ def without_secrets(message: str, address: str) -> str:
     """A driver's message with every trace of the address's password replaced by `***`."""
     for secret in sorted(_secrets(address), key=len, reverse=True):
         message = message.replace(secret, "***")
-    return _SECRET_KEYWORD.sub(r"\1\2***", message)
+    return re.sub(_SECRET_KEYWORD, r"\1\2***", message)
 
 
 def check_url(address: str) -> None:
@@ -160,7 +158,7 @@ def _after_scheme(address: str) -> tuple[str, str]:
 
 
 def _secret_parameter(address: str) -> re.Pattern[str]:
-    return _SECRET_IN_URL if _SCHEME.match(address) else _SECRET_KEYWORD
+    return re.compile(_SECRET_IN_URL if _SCHEME.match(address) else _SECRET_KEYWORD)
 
 
 def _secrets(address: str) -> set[str]:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from functools import partial
 
-from flux import __version__, exceptions
+from flux import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn, TextIO
+
     from flux.config import FluxConfig
+    from flux.exceptions import FluxMigrationException, Problem
     from flux.migration import Placement
     from flux.plan import Plan
     from flux.render import Palette
@@ -23,13 +27,6 @@ if TYPE_CHECKING:
 
 DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
 INTERRUPTED, TERMINATED = 130, 143
-
-_EXIT_CODES: tuple[tuple[type[exceptions.FluxMigrationException], int], ...] = (
-    (exceptions.InvalidConfigurationError, MISUSED),
-    (exceptions.BackendLoadingError, MISUSED),
-    (exceptions.MigrationDirectoryCorruptedError, DISAGREES),
-    (exceptions.MigrationLockError, LOCKED),
-)
 
 _EPILOG = """\
 exit codes:
@@ -62,6 +59,8 @@ class Arguments(argparse.Namespace):
     lock_wait: float | None
     #: Standard output, also while what migrations print goes elsewhere.
     out: TextIO
+    #: Says that flux was interrupted, and ends the process with all its threads.
+    abandon: Callable[[], NoReturn]
     #: What `apply` or `rollback` has done so far; None for other commands.
     done: list[StepResult] | None
 
@@ -72,6 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     arguments.out = sys.stdout
     terminations = _interrupt_on_sigterm()
+
+    def tell_interruption(interruption: KeyboardInterrupt) -> int:
+        _show_error(arguments, _as_told(interruption))
+        return TERMINATED if terminations else INTERRUPTED
+
+    def abandon() -> NoReturn:
+        code = tell_interruption(KeyboardInterrupt())
+        arguments.out.flush()
+        os._exit(code)
+
+    arguments.abandon = abandon
     try:
         code = arguments.run(arguments)
         if sys.stdout is not None:
@@ -82,13 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), arguments.out.fileno())
         return FAILED
     except KeyboardInterrupt as interruption:
-        error = exceptions.FluxMigrationException(
-            "interrupted: what ran in a transaction is rolled back, what was done before it stays",
-            hint="`flux status` shows where things stand",
-        )
-        error.__cause__ = interruption
-        _show_error(arguments, error)
-        return TERMINATED if terminations else INTERRUPTED
+        return tell_interruption(interruption)
     except (Exception, SystemExit) as caught:
         error = _as_told(caught)
         _show_error(arguments, error)
@@ -97,17 +101,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = arguments.out
 
 
+def run() -> int:
+    """`main`, for a process that ends with it."""
+    import gc
+
+    try:
+        return main()
+    finally:
+        # Python would look through all objects for garbage once more before it ends.
+        gc.freeze()
+
+
 # Commands -----------------------------------------------------------------------------------
 
 
 def _init(arguments: Arguments) -> int:
     from flux.backends import load_backend
     from flux.config import CONFIG_FILE
+    from flux.exceptions import InvalidConfigurationError
     from flux.scaffold import write_config
 
     path = arguments.config or CONFIG_FILE
     if arguments.config is None and _is_configured_elsewhere():
-        raise exceptions.InvalidConfigurationError(
+        raise InvalidConfigurationError(
             "[tool.flux] in pyproject.toml configures flux already, and is left as it is",
             hint="remove it first, or name another file with --config",
         )
@@ -118,10 +134,11 @@ def _init(arguments: Arguments) -> int:
 
 def _is_configured_elsewhere() -> bool:
     from flux.config import CONFIG_FILE, find_config_file
+    from flux.exceptions import InvalidConfigurationError
 
     try:
         return find_config_file() != CONFIG_FILE
-    except exceptions.InvalidConfigurationError:
+    except InvalidConfigurationError:
         return False
 
 
@@ -159,16 +176,17 @@ def _new(arguments: Arguments) -> int:
 def _recorded_ids(config: FluxConfig) -> list[str]:
     """The ids in the history, where a database is named and answers; a word where it does not."""
     from flux.backends import load_backend
+    from flux.exceptions import FluxMigrationException, InvalidConfigurationError
 
     try:
         url = config.resolve_url()
-    except exceptions.InvalidConfigurationError:
+    except InvalidConfigurationError:
         return []
     try:
         backend = load_backend(config.backend).from_config(config, url)
         with backend.opened():
             return list(backend.read_state().applied)
-    except exceptions.FluxMigrationException as error:
+    except FluxMigrationException as error:
         _tell(f"the new id does not heed the history: {error.message}")
         return []
 
@@ -228,14 +246,16 @@ def _apply(arguments: Arguments) -> int:
 
 
 def _rollback(arguments: Arguments) -> int:
+    from flux.exceptions import InvalidConfigurationError
+
     if not (arguments.auto_approve or _can_ask(arguments)):
-        raise exceptions.InvalidConfigurationError(
+        raise InvalidConfigurationError(
             "rollback changes the database, and "
             + ("--json does not ask" if arguments.json else "there is no terminal to ask at"),
             hint="give --auto-approve (-y) to go ahead without a question",
         )
     if sum([arguments.all, arguments.to is not None, arguments.n is not None]) > 1:
-        raise exceptions.InvalidConfigurationError("give one of N, --all and --to ID")
+        raise InvalidConfigurationError("give one of N, --all and --to ID")
     n = None if arguments.all else 1 if arguments.n is None else arguments.n
     return _change(
         arguments,
@@ -251,6 +271,7 @@ def _change(
 ) -> int:
     """What `apply` and `rollback` share: asking, showing what happens, and the last line."""
     from flux import render
+    from flux.interruption import Interruptible
     from flux.runner import StepResult
 
     palette = _palette(sys.stdout)
@@ -265,9 +286,13 @@ def _change(
             done.append(StepResult(event.step.action, event.step.name, event.seconds or 0.0))
             if not arguments.json:
                 print(render.done_text(event.step, event.seconds or 0.0, palette), flush=True)
+        if steps.was_interrupted:
+            raise KeyboardInterrupt
 
     asks = _can_ask(arguments) and not arguments.auto_approve
     with _runner(arguments, on_done) as runner:
+        steps = Interruptible(runner.backend.cancel, arguments.abandon)
+        runner.call = steps
         result = act(runner, confirm if asks else None)
     if arguments.json:
         _print_json(arguments, {"ok": True, **render.result_data(result.steps), "error": None})
@@ -316,7 +341,7 @@ def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def _show_error(arguments: Arguments, error: exceptions.FluxMigrationException) -> None:
+def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
     from flux import render
 
     if arguments.traceback:
@@ -334,14 +359,21 @@ def _show_error(arguments: Arguments, error: exceptions.FluxMigrationException) 
         print(render.error_text(error, _palette(sys.stderr)), file=sys.stderr)
 
 
-def _as_told(error: BaseException) -> exceptions.FluxMigrationException:
+def _as_told(error: BaseException) -> FluxMigrationException:
     """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
-    if isinstance(error, exceptions.FluxMigrationException):
+    from flux.exceptions import FluxMigrationException
+
+    if isinstance(error, FluxMigrationException):
         return error
-    if isinstance(error, OSError) and error.filename is not None:
-        told = exceptions.FluxMigrationException(f"{error.filename}: {error.strerror}")
+    if isinstance(error, KeyboardInterrupt):
+        told = FluxMigrationException(
+            "interrupted: what ran in a transaction is rolled back, what was done before it stays",
+            hint="`flux status` shows where things stand",
+        )
+    elif isinstance(error, OSError) and error.filename is not None:
+        told = FluxMigrationException(f"{error.filename}: {error.strerror}")
     else:
-        told = exceptions.FluxMigrationException(
+        told = FluxMigrationException(
             f"unexpected {type(error).__name__}: {error}",
             hint="--traceback shows where it comes from",
         )
@@ -349,11 +381,19 @@ def _as_told(error: BaseException) -> exceptions.FluxMigrationException:
     return told
 
 
-def _exit_code(error: exceptions.FluxMigrationException) -> int:
-    return next((code for type_, code in _EXIT_CODES if isinstance(error, type_)), FAILED)
+def _exit_code(error: FluxMigrationException) -> int:
+    from flux import exceptions
+
+    codes = {
+        exceptions.InvalidConfigurationError: MISUSED,
+        exceptions.BackendLoadingError: MISUSED,
+        exceptions.MigrationDirectoryCorruptedError: DISAGREES,
+        exceptions.MigrationLockError: LOCKED,
+    }
+    return next((code for type_, code in codes.items() if isinstance(error, type_)), FAILED)
 
 
-def _problems_code(problems: Sequence[exceptions.Problem]) -> int:
+def _problems_code(problems: Sequence[Problem]) -> int:
     from flux.plan import DISAGREEMENTS
 
     if any(problem.kind in DISAGREEMENTS for problem in problems):
@@ -402,7 +442,6 @@ def _make_streams_robust() -> None:
 def _interrupt_on_sigterm() -> list[int]:
     """Let SIGTERM do what Ctrl-C does; the list that is given back has an entry when it came."""
     import signal
-    import threading
 
     received: list[int] = []
 
@@ -410,12 +449,17 @@ def _interrupt_on_sigterm() -> list[int]:
         received.append(signal_number)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():
+    try:
         signal.signal(signal.SIGTERM, on_sigterm)
+    except ValueError:
+        pass  # not in the main thread, which alone gets signals
     return received
 
 
 # The parser ---------------------------------------------------------------------------------
+
+#: With a width of its own: to ask the terminal for one, argparse imports `shutil`, which is slow.
+_HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 
 
 def _parse(argv: Sequence[str] | None) -> Arguments:
@@ -439,7 +483,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="flux",
         description="Database migrations for Python projects.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HELP_FORMATTER,
     )
     parser.add_argument("--version", action="version", version=f"flux {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
@@ -509,7 +553,7 @@ def _command(
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HELP_FORMATTER,
     )
     command.add_argument(
         "--config", metavar="PATH", help="the configuration file; default: flux.toml"

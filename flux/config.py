@@ -25,7 +25,7 @@ MISSING = ("refuse", "allow-newer")
 TypeOrTypes = type | tuple[type, ...]
 
 _VARIABLE = re.compile(r"\$(?:\$|\{([^}]*)(\}?))")
-_MAY_HOLD_SECRET = re.compile(r"://|ur[il]|dsn|pass|pwd|secret|token|key|auth", re.IGNORECASE)
+_SENSITIVE = r"(?i)://|ur[il]|dsn|pass|pwd|secret|token|key|auth"
 
 
 class FluxConfig(NamedTuple):
@@ -97,7 +97,7 @@ class FluxConfig(NamedTuple):
             check, wanted = _CHECKS[key]
             if not check(value):
                 given = repr(value)
-                shown = "" if _MAY_HOLD_SECRET.search(key + given) else f", not {given}"
+                shown = "" if re.search(_SENSITIVE, key + given) else f", not {given}"
                 raise InvalidConfigurationError(
                     f"{key} in {section} must be {wanted}{shown}", location=Location(path)
                 )
@@ -316,7 +316,7 @@ def _read_toml(path: str) -> dict[str, Any]:
         source = None
         if line is not None:
             source = content.decode("utf-8-sig").split("\n")[line - 1]
-            if _MAY_HOLD_SECRET.search(source):
+            if re.search(_SENSITIVE, source):
                 source = None
         raise InvalidConfigurationError(
             f"is not valid TOML: {message}",

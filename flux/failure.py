@@ -14,6 +14,11 @@ from flux.plan import Step
 from flux.python_file import python_location
 
 _VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
+_NOT_RECORDED = {
+    "apply": "{} is not in the history",
+    "undo": "{} is still in the history",
+    "run": "{} ran in part",
+}
 
 
 def apply_error(
@@ -83,15 +88,14 @@ def _state(backend: MigrationBackend, step: Step, script: Script, error: Excepti
         return _state_without_transaction(step, error)
     if isinstance(error, TransactionEndedError):
         return "what it committed is in the database, and the history does not say so"
+    if not backend.transactional_ddl:
+        recorded = _NOT_RECORDED[step.action].format(step.name)
+        return f"{recorded}; the database cannot roll back changes of the schema, so look at those"
     return f"rolled back; the database is as it was before {step.name}"
 
 
 def _state_without_transaction(step: Step, error: Exception) -> str:
-    recorded = {
-        "apply": f"{step.name} is not in the history",
-        "undo": f"{step.name} is still in the history",
-        "run": f"{step.name} ran in part",
-    }[step.action]
+    recorded = _NOT_RECORDED[step.action].format(step.name)
     if not isinstance(error, StatementError) or error.number is None:
         return f"it ran without a transaction, and {recorded}"
     number = error.number

@@ -22,14 +22,15 @@ Placement = Literal["pre-apply", "post-apply"]
 
 BOM = "\ufeff"
 _WHITE_SPACE = " \t\n\r\f\v"
+# Patterns that few files need are compiled when they are used.
 _LEADING_COMMENTS = {
-    ".sql": re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.DOTALL),
-    ".py": re.compile(r"(?:\s+|#[^\n]*)*"),
+    ".sql": r"(?s:\s+|--[^\n]*|/\*.*?\*/)*",
+    ".py": r"(?:\s+|#[^\n]*)*",
 }
 _MENTIONS_DIRECTIVE = re.compile(r"(?i)flux:")
 _DIRECTIVE_LINES = {
-    ".sql": re.compile(r"--[ \t]*flux:(.*)$", re.MULTILINE | re.IGNORECASE),
-    ".py": re.compile(r"#[ \t]*flux:(.*)$", re.MULTILINE | re.IGNORECASE),
+    ".sql": r"(?im)--[ \t]*flux:(.*)$",
+    ".py": r"(?im)#[ \t]*flux:(.*)$",
 }
 _NUMBER = re.compile(r"(\d+)")
 _NUMERIC_PREFIX = re.compile(r"([A-Za-z]*)(\d+(?:[._-]\d+)*)", re.ASCII)
@@ -211,10 +212,10 @@ def read_directives(
     """
     if not _MENTIONS_DIRECTIVE.search(text):
         return Directives()
-    leading = _LEADING_COMMENTS[ending].match(text)
+    leading = re.match(_LEADING_COMMENTS[ending], text)
     end = leading.end() if leading else 0
     names: list[str] = []
-    for line in _DIRECTIVE_LINES[ending].finditer(text):
+    for line in re.finditer(_DIRECTIVE_LINES[ending], text):
         location = Location.of_offset(path, text, line.start(), within=within)
         words = [word for word in re.split(r"[\s,]+", line[1]) if word]
         unknown = [w for w in words if w.replace("-", "_") not in Directives._fields]

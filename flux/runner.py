@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
@@ -110,6 +111,10 @@ class Event(NamedTuple):
     message: str = ""
 
 
+def _call(act: Callable[[], None]) -> None:
+    act()
+
+
 class FluxRunner:
     """Migrations of one directory on one database. A context manager.
 
@@ -127,6 +132,9 @@ class FluxRunner:
         self.config = config
         self.backend = backend
         self._on_event = on_event
+        #: Calls what changes the database; a program may put something else here, for instance
+        #: an `Interruptible` (`flux.interruption`).
+        self.call: Callable[[Callable[[], None]], None] = _call
         self._stack = ExitStack()
         self._directory: directories.MigrationDirectory | None = None
         self._state: DatabaseState | None = None
@@ -339,9 +347,13 @@ class FluxRunner:
         )
         is_new = self.state.history is None
         if is_new or on_change or remembers:
-            self.backend.prepare(
-                history=is_new, memory=on_change or remembers, unfinished=remembers
+            prepare = partial(
+                self.backend.prepare,
+                history=is_new,
+                memory=on_change or remembers,
+                unfinished=remembers,
             )
+            self.call(prepare)
 
     def _after_failure(
         self,
@@ -379,12 +391,12 @@ class FluxRunner:
         script = step.subject.script
         try:
             if isinstance(step.subject, Repeatable):
-                self.backend.run_repeatable(step.subject)
+                self.call(partial(self.backend.run_repeatable, step.subject))
             elif step.action == "apply":
-                self.backend.run_migration(step.subject)
+                self.call(partial(self.backend.run_migration, step.subject))
             else:
                 script = step.subject.undo_script()
-                self.backend.undo_migration(step.subject, script)
+                self.call(partial(self.backend.undo_migration, step.subject, script))
         except HistoryChangedError:
             raise
         except Exception as error:

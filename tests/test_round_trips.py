@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from io import StringIO
 
 import psycopg2
 import pytest
@@ -39,36 +41,88 @@ def wire(pg: PostgresProject) -> Iterator[Wire]:
         yield wire
 
 
-def _connecting(pg: PostgresProject, wire: Wire) -> int:
-    """What a connection costs before its first query."""
-    before = wire.round_trips
+@pytest.fixture
+def connecting(pg: PostgresProject, wire: Wire) -> int:
+    """What one connection costs before its first query."""
     psycopg2.connect(pg.runner().config.resolve_url(), client_encoding="utf8").close()
-    return wire.round_trips - before
+    [connection] = wire.connections
+    wire.connections.clear()
+    return connection.round_trips
 
 
-def _cost(pg: PostgresProject, wire: Wire, connections: int) -> int:
-    """The round trips of an `apply` after connecting, for which it takes that many connections."""
-    connecting = _connecting(pg, wire)
-    before, number_before = wire.round_trips, len(wire.connections)
+@pytest.mark.parametrize(
+    "first", [pytest.param(0, id="a new database"), pytest.param(5, id="five are applied")]
+)
+@pytest.mark.parametrize(
+    "repeatables", [pytest.param({}, id="alone"), pytest.param(_REPEATABLES, id="repeatables")]
+)
+@pytest.mark.parametrize("count", [1, 10, 50])
+def test_one_for_each_migration(
+    pg: PostgresProject,
+    wire: Wire,
+    connecting: int,
+    count: int,
+    repeatables: dict[str, str],
+    first: int,
+) -> None:
+    """And at most twelve more in all, both connections included; a repeatable is one as well."""
+    pg.add({**repeatables, **_migrations(first)})
+    if first:
+        pg.apply()
+    wire.connections.clear()
+    pg.add(_migrations(count, first))
+    result = pg.apply()
+    assert len(result.steps) == count + len(repeatables)
+    assert len(wire.connections) == 2
+    besides = wire.round_trips - len(result.steps)
+    assert besides <= 12 + (2 if repeatables else 0), "what they remember is read and written"
+    assert besides - 2 * connecting <= 6 + (2 if repeatables else 0)
+
+
+@pytest.mark.parametrize(
+    ("repeatables", "queries"),
+    [
+        pytest.param({}, 1, id="alone"),
+        pytest.param(_REPEATABLES, 2, id="with what is remembered of repeatables"),
+    ],
+)
+@pytest.mark.parametrize("command", ["apply", "status"])
+def test_with_nothing_to_do(
+    pg: PostgresProject,
+    wire: Wire,
+    connecting: int,
+    command: str,
+    repeatables: dict[str, str],
+    queries: int,
+) -> None:
+    """The history is read once, on one connection, and no lock is taken."""
+    pg.add({**repeatables, **_migrations(10)})
     pg.apply()
-    assert len(wire.connections) - number_before == connections
-    return wire.round_trips - before - connections * connecting
+    wire.connections.clear()
+    pg.succeed(command)
+    assert len(wire.connections) == 1
+    assert wire.round_trips - connecting == queries
 
 
-def test_x(pg: PostgresProject, wire: Wire) -> None:
-    print("connecting", _connecting(pg, wire))
-    for rep in ({}, _REPEATABLES):
-        pg.add(rep)
-        pg.query(
-            "drop schema if exists %s cascade; create schema %s"
-            % (pg.postgres.schema, pg.postgres.schema)
-        )
-        first = 0
-        for n in (1, 10, 50, 1, 0):
-            pg.add(_migrations(n, first))
-            first += n
-            print(n, bool(rep), _cost(pg, wire, 2 if n else 1))
-        import shutil
+def test_rollback_takes_one_for_each_migration_too(
+    pg: PostgresProject, wire: Wire, connecting: int
+) -> None:
+    pg.add(_migrations(10))
+    pg.add({f"{number:03}_table.undo.sql": f"DROP TABLE t{number};\n" for number in range(10)})
+    pg.apply()
+    wire.connections.clear()
+    pg.rollback(10)
+    assert wire.round_trips - 2 * connecting <= 10 + 6
 
-        shutil.rmtree(pg.root / "migrations")
-    assert 0
+
+def test_what_the_proxy_counts(pg: PostgresProject, wire: Wire, connecting: int) -> None:
+    """A query is one, however long its answer; and a connection's farewell is none."""
+    with closing(psycopg2.connect(pg.runner().config.resolve_url())) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        before = wire.round_trips
+        cursor.execute("SELECT 1; SELECT 2")
+        cursor.execute("SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+        cursor.copy_expert("COPY (SELECT 1) TO STDOUT", StringIO())
+        assert wire.round_trips - before == 3
+    assert connecting > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 
@@ -50,7 +50,8 @@ def counting_proxy(host: str, port: int) -> Iterator[Wire]:
         wire = Wire(listener.getsockname()[1])
         threading.Thread(target=_accept, args=(listener, (host, port), wire), daemon=True).start()
         yield wire
-        listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # not every system wakes the thread that accepts
+            listener.shutdown(socket.SHUT_RDWR)
 
 
 def _accept(listener: socket.socket, server: tuple[str, int], wire: Wire) -> None:

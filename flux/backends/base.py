@@ -315,6 +315,10 @@ class MigrationBackend(ABC):
         """A driver's exception in words, for the user."""
         return ErrorReport(str(error).strip() or type(error).__name__)
 
+    def cancel(self) -> None:
+        """Ask for the running statement to end with an error. Called from another thread."""
+        return
+
     def outcome_is_unknown(self) -> bool:
         """Whether the connection broke, so that a commit may or may not have arrived."""
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from io import StringIO
 from typing import Any, ClassVar
@@ -229,6 +229,10 @@ class PostgresBackend(MigrationBackend):
         finally:
             self._holder_pid = None
             for connection in holding:
+                # The server notices later that a connection was closed; the next one, which may
+                # be ours, must not wait for that.
+                with suppress(psycopg2.Error), connection.cursor() as cursor:
+                    cursor.execute("ROLLBACK")
                 connection.close()
 
     def _describe_holder(self) -> str | None:
@@ -263,6 +267,11 @@ class PostgresBackend(MigrationBackend):
         self.dbapi.rollback()  # what the driver has begun; in autocommit, nothing
         if self.dbapi.info.transaction_status != _IDLE:
             self.run_sql("ROLLBACK")
+
+    def cancel(self) -> None:
+        """Ask the server to end the running statement. Called from another thread."""
+        with suppress(psycopg2.Error):  # it may have ended, or the server may be gone
+            self.dbapi.cancel()
 
     def outcome_is_unknown(self) -> bool:
         """Whether the connection broke, so that a COMMIT may or may not have arrived."""

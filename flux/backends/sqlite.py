@@ -36,8 +36,6 @@ DEFAULT_BUSY_TIMEOUT = 30.0
 MEMORY = ":memory:"
 #: Seconds of silence before a wait for a busy database is announced.
 _SILENT_WAIT = 1.0
-#: Instructions of SQLite's machine after which Python may see to a signal: some milliseconds.
-_SIGNALS_EVERY = 100_000
 #: Settings of the session that a migration may change, and that outlive its transaction.
 _SESSION_PRAGMAS = (
     "foreign_keys",
@@ -154,11 +152,11 @@ class SQLiteBackend(MigrationBackend):
                 self.dbapi.close()
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        from urllib.parse import quote
-
         path = MEMORY if self.path == MEMORY else os.path.abspath(self.path)
+        for special in "%?#":
+            path = path.replace(special, f"%{ord(special):X}")
         # What follows two slashes would be a host.
-        target = "file:" + quote(path).replace("//", "/", 1) + f"?mode={mode}"
+        target = "file:" + path.replace("//", "/", 1) + f"?mode={mode}"
         try:
             connection = sqlite3.connect(
                 target,
@@ -169,9 +167,6 @@ class SQLiteBackend(MigrationBackend):
             )
         except sqlite3.Error as error:
             raise self._cannot_open(error) from error
-        # Signals wait until Python code runs, for as long as a statement takes. What a signal's
-        # handler raises here is lost to sqlite3, and ends the statement: see `execute`.
-        connection.set_progress_handler(lambda: 0, _SIGNALS_EVERY)
         return connection
 
     def _cannot_open(self, error: sqlite3.Error) -> DatabaseUnavailableError:
@@ -404,16 +399,11 @@ class SQLiteBackend(MigrationBackend):
 
     def execute(self, script: Script) -> None:
         """Run a script, and see that the transaction it found, or none, is open at its end."""
-        try:
-            with _kept(self.dbapi, "text_factory", "row_factory"):
-                if self.dbapi.in_transaction:
-                    self._execute_inside(script)
-                else:
-                    self._execute_outside(script)
-        except (sqlite3.OperationalError, StatementError) as error:
-            if str(error.__cause__ or error) == "interrupted":
-                raise KeyboardInterrupt from error
-            raise
+        with _kept(self.dbapi, "text_factory", "row_factory"):
+            if self.dbapi.in_transaction:
+                self._execute_inside(script)
+            else:
+                self._execute_outside(script)
 
     def _execute_inside(self, script: Script) -> None:
         # Commit or rollback by the script itself takes this mark away.
@@ -451,6 +441,10 @@ class SQLiteBackend(MigrationBackend):
             deque(cursor, maxlen=0)
         finally:
             cursor.close()
+
+    def cancel(self) -> None:
+        """End the running statement with an error. Called from another thread."""
+        self.dbapi.interrupt()
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""
