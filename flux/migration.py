@@ -32,19 +32,32 @@ _DIRECTIVE_LINES = {
     ".sql": r"(?im)--[ \t]*flux:(.*)$",
     ".py": r"(?im)#[ \t]*flux:(.*)$",
 }
+_DURATIONS = ("lock_timeout", "statement_timeout")
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _NUMBER = re.compile(r"(\d+)")
 _NUMERIC_PREFIX = re.compile(r"([A-Za-z]*)(\d+(?:[._-]\d+)*)", re.ASCII)
 
 
 class Directives(NamedTuple):
-    """What a file's leading comments ask of flux; the README explains each."""
+    """What a file's leading comments ask of flux; the README explains each.
+
+    The timeouts are in seconds, 0 for none; None leaves them to the configuration.
+    """
 
     no_transaction: bool = False
     foreign_keys: bool = False
     on_change: bool = False
+    lock_timeout: float | None = None
+    statement_timeout: float | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that were given, by their field."""
+        default = Directives()._asdict()
+        return {name: value for name, value in self._asdict().items() if value != default[name]}
 
     def __or__(self, other: Directives) -> Directives:
-        return Directives(*(a or b for a, b in zip(self, other, strict=True)))
+        return Directives(**{**other.given, **self.given})
 
 
 class Script(NamedTuple):
@@ -214,11 +227,12 @@ def read_directives(
         return Directives()
     leading = re.match(_LEADING_COMMENTS[ending], text)
     end = leading.end() if leading else 0
-    names: list[str] = []
+    given: dict[str, Any] = {}
     for line in re.finditer(_DIRECTIVE_LINES[ending], text):
         location = Location.of_offset(path, text, line.start(), within=within)
-        words = [word for word in re.split(r"[\s,]+", line[1]) if word]
-        unknown = [w for w in words if w.replace("-", "_") not in Directives._fields]
+        words = re.sub(r"\s*=\s*", "=", line[1]).replace(",", " ").split()
+        parsed = {word: _parse_directive(word) for word in words}
+        unknown = [word for word, value in parsed.items() if value is None]
         if line.start() >= end:
             if words and not unknown:
                 raise MigrationLoadingError(
@@ -228,12 +242,27 @@ def read_directives(
                 )
             continue
         if unknown:
-            known = ", ".join(field.replace("_", "-") for field in Directives._fields)
+            known = ", ".join(
+                field.replace("_", "-") + ("=5s" if field in _DURATIONS else "")
+                for field in Directives._fields
+            )
             raise MigrationLoadingError(
                 f"unknown directive {unknown[0]!r}", location=location, hint=f"there are: {known}"
             )
-        names += words
-    return Directives(**{name.replace("-", "_"): True for name in names})
+        given |= dict(filter(None, parsed.values()))
+    return Directives(**given)
+
+
+def _parse_directive(word: str) -> tuple[str, bool | float] | None:
+    """The field of a directive and its value: `lock-timeout=500ms` is 0.5 seconds."""
+    name, equals, value = word.partition("=")
+    field = name.replace("-", "_")
+    if field not in Directives._fields or bool(equals) != (field in _DURATIONS):
+        return None
+    if not equals:
+        return field, True
+    duration = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|min)?", value)
+    return (field, float(duration[1]) * _UNITS[duration[2] or "s"]) if duration else None
 
 
 def sort_key(order: Order) -> Callable[[str], Any]:

@@ -26,7 +26,7 @@ ORDER = (
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
     "backends/sqlite_lock backends/postgres_lock backends/postgres_check "
-    "backends/postgres_message backends/postgres_session",
+    "backends/postgres_message backends/postgres_session backends/postgres_watch",
     "backends/postgres_errors",
     "backends/sqlite backends/postgres",
     "backends/__init__",
@@ -104,7 +104,9 @@ def test_imports_point_up(room: str) -> None:
         pytest.param({"sys.exit"}, {"__main__"}, id="ends Python"),
         pytest.param({"os._exit"}, {"cli"}, id="ends Python over its threads"),
         pytest.param({"signal.signal"}, {"cli"}, id="handles signals"),
-        pytest.param({"threading.Thread"}, {"interruption"}, id="starts threads"),
+        pytest.param(
+            {"threading.Thread"}, {"interruption", "backends/postgres_watch"}, id="starts threads"
+        ),
         pytest.param({"asyncio"}, set(), id="is anything but synchronous"),
     ],
 )

@@ -303,7 +303,8 @@ _BELOW = (
             "x:2:1: unknown directive 'no-transactions'\n"
             "    2 | -- flux: no-transactions\n"
             "      | ^\n"
-            "hint: there are: no-transaction, foreign-keys, on-change",
+            "hint: there are: no-transaction, foreign-keys, on-change, "
+            "lock-timeout=5s, statement-timeout=5s",
             id="unknown",
         ),
         pytest.param(
@@ -312,7 +313,8 @@ _BELOW = (
             "x:1:1: unknown directive 'No-Transaction'\n"
             "    1 | -- flux: No-Transaction\n"
             "      | ^\n"
-            "hint: there are: no-transaction, foreign-keys, on-change",
+            "hint: there are: no-transaction, foreign-keys, on-change, "
+            "lock-timeout=5s, statement-timeout=5s",
             id="capitals",
         ),
         pytest.param(

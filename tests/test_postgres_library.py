@@ -132,6 +132,28 @@ STATES = [
 ]
 
 
+CONTENTS = [
+    pytest.param("001.sql", "SELECT 1", id="harmless"),
+    pytest.param("001.sql", HOSTILE, id="hostile"),
+    pytest.param("001.sql", NO_TRANSACTION + HOSTILE, id="without a transaction"),
+    pytest.param("001.sql", HOSTILE + "SELECT 1/0", id="failing"),
+    pytest.param("001.sql", NO_TRANSACTION + HOSTILE + "SELECT 1/0", id="failing without"),
+    pytest.param("001.py", PYTHON, id="Python"),
+    pytest.param("001.py", PYTHON + "    raise ValueError\n", id="failing Python"),
+]
+
+
+def states_and_contents() -> Iterator[Any]:
+    """The three contents that differ most for each state, and all for the two worst states."""
+    for state in STATES:
+        for content in CONTENTS:
+            if content.id in ("hostile", "failing without", "Python") or state.id in (
+                "isolation level and autocommit",
+                "role of another",
+            ):
+                yield pytest.param(*state.values, *content.values, id=f"{state.id}: {content.id}")
+
+
 @pytest.fixture
 def app_roles(pg: PostgresProject) -> Iterator[None]:
     """An application's role, and one that it may take on; both may work in the test's schema."""
@@ -142,19 +164,7 @@ def app_roles(pg: PostgresProject) -> Iterator[None]:
     pg.query("DROP OWNED BY flux_app, flux_group CASCADE; DROP ROLE flux_app, flux_group")
 
 
-@pytest.mark.parametrize("prepare", STATES)
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        pytest.param("001.sql", "SELECT 1", id="harmless"),
-        pytest.param("001.sql", HOSTILE, id="hostile"),
-        pytest.param("001.sql", NO_TRANSACTION + HOSTILE, id="without a transaction"),
-        pytest.param("001.sql", HOSTILE + "SELECT 1/0", id="failing"),
-        pytest.param("001.sql", NO_TRANSACTION + HOSTILE + "SELECT 1/0", id="failing without"),
-        pytest.param("001.py", PYTHON, id="Python"),
-        pytest.param("001.py", PYTHON + "    raise ValueError\n", id="failing Python"),
-    ],
-)
+@pytest.mark.parametrize(("prepare", "name", "content"), list(states_and_contents()))
 @pytest.mark.usefixtures("app_roles")
 def test_a_connection_is_left_as_it_was_found(
     pg: PostgresProject, prepare: Callable[[Any], None], name: str, content: str

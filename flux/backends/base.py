@@ -21,7 +21,7 @@ from flux.exceptions import (
     MigrationLockError,
     Problem,
 )
-from flux.migration import AppliedMigration, Directives, Migration, Repeatable, Script
+from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, SplitError, Statement, split, words
 from flux.transactions import controls_transaction
@@ -197,8 +197,8 @@ class MigrationBackend(ABC):
                 "remove it",
                 script.location(),
             )
-            for field, is_set in zip(Directives._fields, script.directives, strict=True)
-            if is_set and field not in self.directives
+            for field in script.directives.given
+            if field not in self.directives
         ]
         if script.text is None:
             return problems

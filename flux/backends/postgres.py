@@ -6,7 +6,9 @@ has applied it, its text, its history row, the check that the lock is still ours
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -43,7 +45,8 @@ from flux.backends.postgres_message import (
     single,
 )
 from flux.backends.postgres_session import Session
-from flux.config import FluxConfig, check_keys
+from flux.backends.postgres_watch import Watcher
+from flux.config import FluxConfig, TypeOrTypes, check_keys
 from flux.exceptions import (
     ConnectionStateError,
     DatabaseUnavailableError,
@@ -59,6 +62,10 @@ from flux.transactions import unwrap
 DEFAULT_SCHEMA = "public"
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_LOCK_ID = 3589  # "flux" on a phone's keypad
+DEFAULT_LOCK_TIMEOUT = 5.0
+DEFAULT_LOCK_RETRIES = 10
+#: SQLSTATEs after which a transaction is tried again: lock_not_available, deadlock_detected.
+_COME_AGAIN = ("55P03", "40P01")
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
 
 
@@ -67,11 +74,17 @@ class PostgresBackend(MigrationBackend):
 
     name: ClassVar[str] = "postgres"
     dialect: ClassVar[Dialect] = "postgres"
+    directives: ClassVar[frozenset[str]] = frozenset(
+        {"no_transaction", "on_change", "lock_timeout", "statement_timeout"}
+    )
     driver_error: type[Exception] = psycopg2.Error
     config_example: ClassVar[str] = f"""\
 # migrations_schema = "{DEFAULT_SCHEMA}"
 # migrations_table = "{DEFAULT_TABLE}"
-# migrations_lock_id = {DEFAULT_LOCK_ID}        # advisory lock; one number for each project"""
+# migrations_lock_id = {DEFAULT_LOCK_ID}        # advisory lock; one number for each project
+# lock_timeout = {DEFAULT_LOCK_TIMEOUT:g}                 # seconds to wait for a lock, 0: any
+# lock_retries = {DEFAULT_LOCK_RETRIES}                # how often it then lets go and comes again
+# statement_timeout = 0            # seconds that one statement may take, 0: any"""
     url_example: ClassVar[str] = "postgresql://${DB_USER}:${DB_PASSWORD}@localhost:5432/app"
 
     def __init__(
@@ -82,12 +95,21 @@ class PostgresBackend(MigrationBackend):
         table: str = DEFAULT_TABLE,
         lock_id: int = DEFAULT_LOCK_ID,
         lock_wait: float = 300,
+        lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+        lock_retries: int = DEFAULT_LOCK_RETRIES,
+        statement_timeout: float = 0,
         connection: Any = None,
     ) -> None:
-        """`dsn` is a libpq URI or keyword string, or None with a `connection` handed in."""
+        """`dsn` is a libpq URI or keyword string, or None with a `connection` handed in.
+
+        Times are in seconds; a timeout of 0 is none.
+        """
         self.schema = schema
         self.table_name = table
         self.lock_wait = lock_wait
+        self.lock_timeout = lock_timeout
+        self.lock_retries = lock_retries
+        self.statement_timeout = statement_timeout
         self._dsn = dsn
         self._handed_in = connection
         self._lock = LockSQL(lock_id)
@@ -95,6 +117,8 @@ class PostgresBackend(MigrationBackend):
         self._holder_pid: int | None = None
         self._has_markers = False
         self._session: Session
+        #: Looks at what runs, while the lock is held on a second connection.
+        self._watcher: Watcher | None = None
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
@@ -225,15 +249,22 @@ class PostgresBackend(MigrationBackend):
         try:
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
+            if holding:
+                self._watcher = Watcher(holding[0], self._lock.session(self._server_pid()))
             yield
         finally:
-            self._holder_pid = None
+            self._holder_pid = self._watcher = None
             for connection in holding:
                 # The server notices later that a connection was closed; the next one, which may
                 # be ours, must not wait for that.
                 with suppress(psycopg2.Error), connection.cursor() as cursor:
                     cursor.execute("ROLLBACK")
                 connection.close()
+
+    def _server_pid(self) -> int | None:
+        """The pid of the server's process; None behind a pooler, where it may change."""
+        [(pid,)] = self.fetch("SELECT pg_catalog.pg_backend_pid()")
+        return pid if pid == self.dbapi.info.backend_pid else None
 
     def _describe_holder(self) -> str | None:
         rows = self.fetch(self._lock.holder)
@@ -443,8 +474,36 @@ class PostgresBackend(MigrationBackend):
         return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
 
     def _run(self, script: Script, guard: str, record: str) -> None:
-        """One script between its guard and its record, which are statements of flux's own."""
-        opening = self._lock.take_fence + guard
+        """One script between its guard and its record; again, while others hold what it needs.
+
+        An ALTER TABLE that waits for its lock holds up every query behind it. So it waits for a
+        short time only, lets go, and comes again.
+        """
+        retries = 0 if script.directives.no_transaction else self.lock_retries
+        for attempt in range(retries + 1):
+            try:
+                return self._run_once(script, guard, record)
+            except (psycopg2.Error, StatementError) as error:
+                cause = error.__cause__ if isinstance(error, StatementError) else error
+                is_last = attempt == retries or self.dbapi.closed
+                if is_last or getattr(cause, "pgcode", None) not in _COME_AGAIN:
+                    raise
+                self._pause(script, attempt)
+
+    def _pause(self, script: Script, attempt: int) -> None:
+        pause = min(0.5 * 2**attempt, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        sight = self._watcher.last if self._watcher else None
+        blockers = "; ".join(map(str, sight.blockers)) if sight else ""
+        self.announce(
+            f"{script.path} did not get a lock in time"
+            + (f", blocked by {blockers}" if blockers else "")
+            + f"; it is rolled back, and tried again in {pause:.1f} s "
+            f"({attempt + 1} of {self.lock_retries})"
+        )
+        time.sleep(pause)
+
+    def _run_once(self, script: Script, guard: str, record: str) -> None:
+        opening = self._lock.take_fence + guard + self._timeouts(script)
         if self._holder_pid is None:
             opening = f"SELECT {fail_unless(self._lock.try_lock, LOCK_BUSY)};\n" + opening
         closing = (
@@ -454,7 +513,7 @@ class PostgresBackend(MigrationBackend):
             + f"{fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)};\n"
             + record
         )
-        with self._settled_session():
+        with self._settled_session(), self._watched(script):
             try:
                 if script.directives.no_transaction:
                     self._run_without_transaction(script, opening, closing)
@@ -464,6 +523,32 @@ class PostgresBackend(MigrationBackend):
                     self._run_text(script.text, opening, closing)
             except (psycopg2.Error, StatementError) as error:
                 raise meaning(error) from error.__cause__
+
+    def _timeouts(self, script: Script) -> str:
+        """Statements that set the timeouts of a script's own transaction."""
+        if script.directives.no_transaction:
+            return ""
+        given = script.directives
+        lock, statement = given.lock_timeout, given.statement_timeout
+        lock = self.lock_timeout if lock is None else lock
+        statement = self.statement_timeout if statement is None else statement
+        return (
+            f"SET LOCAL lock_timeout = {round(lock * 1000)};\n"
+            f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
+        )
+
+    @contextmanager
+    def _watched(self, script: Script) -> Iterator[None]:
+        """Report what a script waits for, from the second connection, where there is one."""
+        if self._watcher is None:
+            yield
+            return
+        lock_timeout = script.directives.lock_timeout or self.lock_timeout
+        label = f"{script.path} runs "
+        with self._watcher.watching(
+            lambda sight: self.announce(label + str(sight)), patience=lock_timeout / 2
+        ):
+            yield
 
     def _run_text(self, text: str, opening: str, closing: str) -> None:
         statements, modes = unwrap(_statements(split(text, "postgres")), "postgres")
@@ -585,11 +670,18 @@ _APPLIED_AT = "pg_catalog.to_json(h.applied_at)::text"
 _NAME_BYTES = 63  # what the server takes of a name; the rest it cuts off in silence
 
 
+_TIMES: dict[str, TypeOrTypes] = {
+    "lock_timeout": (int, float),
+    "statement_timeout": (int, float),
+    "lock_retries": int,
+}
+
+
 def _settings(config: FluxConfig) -> dict[str, Any]:
     settings = config.backend_config
     check_keys(
         settings,
-        {"migrations_schema": str, "migrations_table": str, "migrations_lock_id": int},
+        {"migrations_schema": str, "migrations_table": str, "migrations_lock_id": int, **_TIMES},
         config.path,
     )
     schema = settings.get("migrations_schema", DEFAULT_SCHEMA)
@@ -600,6 +692,9 @@ def _settings(config: FluxConfig) -> dict[str, Any]:
         if not 1 <= len(name.encode()) <= _NAME_BYTES or "\0" in name:
             wrong = f"{key} in [backend] must be 1 to {_NAME_BYTES} bytes of text, "
             wrong += "which is what PostgreSQL takes for a name"
+    for key in _TIMES:
+        if not 0 <= settings.get(key, 0) < 2**31 / 1000:
+            wrong = f"{key} in [backend] must be 0 or more, and less than 2147483"
     if not -(2**63) <= lock_id < 2**63:
         wrong = "migrations_lock_id in [backend] must fit into 64 bits"
     if wrong is not None:
@@ -611,6 +706,7 @@ def _settings(config: FluxConfig) -> dict[str, Any]:
         "table": table,
         "lock_id": lock_id,
         "lock_wait": config.lock_wait,
+        **{key: settings[key] for key in _TIMES if key in settings},
     }
 
 
