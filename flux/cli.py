@@ -53,7 +53,7 @@ class Arguments(argparse.Namespace):
     check: bool
     pre: bool
     post: bool
-    name: str
+    name: list[str]
     backend: str
     auto_approve: bool
     lock_wait: float | None
@@ -154,7 +154,7 @@ def _new(arguments: Arguments) -> int:
         files = scaffold.new_repeatable(
             config.migration_directory,
             placement,
-            arguments.name,
+            " ".join(arguments.name),
             ending=ending,
             today=date.today(),
             order=config.order,
@@ -162,7 +162,7 @@ def _new(arguments: Arguments) -> int:
     else:
         files = scaffold.new_migration(
             config.migration_directory,
-            arguments.name,
+            " ".join(arguments.name),
             ending=ending,
             today=date.today(),
             known_ids=_recorded_ids(config),
@@ -231,7 +231,7 @@ def _validate(arguments: Arguments) -> int:
     elif problems:
         print(render.problems_text(problems, _palette(sys.stdout)))
     else:
-        print(f"valid: {count} migrations, as far as they are applied as the history has them")
+        print(f"valid: {count} migration{'' if count == 1 else 's'}, in order with the history")
     return _problems_code(problems)
 
 
@@ -277,8 +277,14 @@ def _change(
     palette = _palette(sys.stdout)
     done = arguments.done = []
 
+    asked: list[Plan] = []
+
     def confirm(plan: Plan) -> bool:
-        print(render.plan_text(plan, palette))
+        stream = _question_stream()
+        if asked:
+            print("meanwhile the plan has changed:", file=stream)
+        asked.append(plan)
+        print(render.plan_text(plan, _palette(stream)), file=stream)
         return _ask(question)
 
     def on_done(event: Event) -> None:
@@ -406,13 +412,21 @@ def _tell(message: str) -> None:
 
 
 def _can_ask(arguments: Arguments) -> bool:
-    streams = (sys.stdin, sys.stdout)
-    return all(s is not None and s.isatty() for s in streams) and not arguments.json
+    return _is_terminal(sys.stdin) and _question_stream() is not None and not arguments.json
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _question_stream() -> TextIO | None:
+    """Where a question is seen: standard output, or error where the output goes elsewhere."""
+    return next(filter(_is_terminal, (sys.stdout, sys.stderr)), None)
 
 
 def _ask(question: str) -> bool:
     # Not as input's own prompt, which goes to standard error.
-    print(f"{question} [y/N] ", end="", flush=True)
+    print(f"{question} [y/N] ", end="", flush=True, file=_question_stream())
     try:
         answer = input()
     except EOFError:
@@ -494,7 +508,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     new = _command(commands, "new", _new, "write an empty migration", 'flux new --sql "Add users"')
-    new.add_argument("name", metavar="NAME", help="what it does, in a few words")
+    new.add_argument("name", nargs="+", metavar="NAME", help="what it does, in a few words")
     new.add_argument("--sql", action="store_true", help="SQL files instead of a Python one")
     place = new.add_mutually_exclusive_group()
     place.add_argument("--pre", action="store_true", help="a repeatable run before each batch")

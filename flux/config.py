@@ -79,7 +79,9 @@ class FluxConfig(NamedTuple):
         for section, value in zip(sections, (general, backend_config), strict=True):
             if not isinstance(value, dict):
                 raise InvalidConfigurationError(
-                    f"{section} must be a section", location=Location(path)
+                    f"{section} must be a section",
+                    location=Location(path),
+                    hint="a setting such as backend = … stands below the line [flux]",
                 )
         return cls._from_sections(general, backend_config, path, sections[0])
 
@@ -111,6 +113,14 @@ class FluxConfig(NamedTuple):
     def project_directory(self) -> str:
         """The directory of the configuration file, else the working directory."""
         return os.path.dirname(self.path or "") or os.curdir
+
+    def source_of_url(self, given: str | None = None) -> str:
+        """Where `resolve_url` takes the address from, in words."""
+        if given is not None:
+            return "the address that was given"
+        if DATABASE_URL_VARIABLE in os.environ:
+            return f"the environment variable {DATABASE_URL_VARIABLE}"
+        return f"database_url in {self.path or CONFIG_FILE}"
 
     def resolve_url(self, given: str | None = None) -> str:
         """The database's address: the one given, else the environment's, else the file's.
@@ -269,13 +279,8 @@ def _refuse_unknown(
         problems.append(
             Problem("unknown-key", (), f"unknown {noun} {key!r} in {where}", hint, Location(path))
         )
-    if len(problems) == 1:
-        problem = problems[0]
-        raise InvalidConfigurationError(
-            problem.message, location=problem.location, hint=problem.hint
-        )
-    raise InvalidConfigurationError(
-        f"{len(problems)} unknown {noun}s in {where}", problems=tuple(problems)
+    raise InvalidConfigurationError.of(
+        tuple(problems), f"{len(problems)} unknown {noun}s in {where}"
     )
 
 

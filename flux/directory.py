@@ -291,14 +291,7 @@ def _loading_error(problems: list[Problem]) -> MigrationLoadingError:
     type_ = MigrationLoadingError
     if all(problem.kind == "invalid-module" for problem in problems):
         type_ = InvalidMigrationModuleError
-    if len(problems) == 1:
-        problem = problems[0]
-        return type_(
-            problem.message,
-            location=problem.location,
-            hint=problem.hint,
-        )
-    return type_(f"{len(problems)} problems in the migration directory", problems=tuple(problems))
+    return type_.of(tuple(problems), f"{len(problems)} problems in the migration directory")
 
 
 def _read_migration(path: str, id: str, files: _Files, importable: Importable) -> Migration:

@@ -19,7 +19,10 @@ FluxMigrationException
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Location(NamedTuple):
@@ -126,9 +129,18 @@ class FluxMigrationException(Exception):
         self.hint = hint
         self.problems = problems
 
+    @classmethod
+    def of(cls, problems: tuple[Problem, ...], summary: str) -> Self:
+        """An error of one or several problems; `summary` is the message for several."""
+        if len(problems) > 1:
+            return cls(summary, problems=problems)
+        problem = problems[0]
+        return cls(problem.message, location=problem.location, hint=problem.hint, problems=problems)
+
     def __str__(self) -> str:
         parts = [describe(self.message, self.location, None)]
-        parts += [f"- {problem}".replace("\n", "\n  ") for problem in self.problems]
+        if [problem.message for problem in self.problems] != [self.message]:
+            parts += [f"- {problem}".replace("\n", "\n  ") for problem in self.problems]
         if self.hint:
             parts.append(f"hint: {self.hint}")
         return "\n".join(parts)

@@ -47,8 +47,10 @@ def _message(backend: MigrationBackend, script: Script, error: Exception) -> tup
     if isinstance(error, TransactionEndedError):
         if script.directives.no_transaction:
             return "it leaves a transaction open", "commit it at the end of the file"
+        failure = error.failure
+        then = f", and then failed: {type(failure).__name__}: {failure}" if failure else ""
         return (
-            "it ended the transaction that flux runs it in",
+            f"it ended the transaction that flux runs it in{then}",
             "leave commit and rollback to flux, or run it without a transaction: no-transaction",
         )
     if isinstance(error, LockLostError):
@@ -64,7 +66,11 @@ def _message(backend: MigrationBackend, script: Script, error: Exception) -> tup
         message = f"{type(cause_of(error)).__name__}: {message}"
     if report.detail:
         message += f"\ndetail: {report.detail}"
-    return message, report.hint
+    hint = report.hint
+    is_partial = isinstance(error, StatementError) and (error.number or 0) > 1
+    if hint is None and is_partial and script.directives.no_transaction:
+        hint = "mend it from that statement on, and take out of the file what took effect"
+    return message, hint
 
 
 def _location(script: Script, error: Exception) -> Location:
@@ -74,7 +80,8 @@ def _location(script: Script, error: Exception) -> Location:
     if isinstance(error, FluxMigrationException):
         return error.location or script.location()
     if script.function is not None:
-        return python_location(script.path, error)
+        raised = error.failure if isinstance(error, TransactionEndedError) else None
+        return python_location(script.path, raised or error)
     return script.location()
 
 
@@ -88,6 +95,8 @@ def _state(backend: MigrationBackend, step: Step, script: Script, error: Excepti
         return _state_without_transaction(step, error)
     if isinstance(error, TransactionEndedError):
         return "what it committed is in the database, and the history does not say so"
+    if step.action == "run":
+        return f"{step.name} is rolled back; what was done before it stays"
     if not backend.transactional_ddl:
         recorded = _NOT_RECORDED[step.action].format(step.name)
         return f"{recorded}; the database cannot roll back changes of the schema, so look at those"

@@ -101,6 +101,12 @@ class Script(NamedTuple):
         )
 
     @property
+    def is_empty(self) -> bool:
+        """Whether the text holds comments at most, as an untouched file of `flux new` does."""
+        leading = self.text and re.match(_LEADING_COMMENTS[".sql"], self.text)
+        return self.text == "" or bool(leading and leading.end() == len(self.text or ""))
+
+    @property
     def legacy_hash(self) -> str | None:
         """The hash that flux-migrations 0.0.3 recorded; None for what it could not run."""
         if self.raw is None:

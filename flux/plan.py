@@ -263,7 +263,10 @@ def plan_rollback(
     if not migrations:
         return Plan()
     steps = [Step("undo", migration) for migration in migrations]
-    return _around(_due(directory.pre_apply, state), steps, _due(directory.post_apply, state))
+    # On-change ones wait for the next apply, which runs them all: what they made may be gone.
+    before = [r for r in directory.pre_apply if not r.script.directives.on_change]
+    after = [r for r in directory.post_apply if not r.script.directives.on_change]
+    return _around(before, steps, after)
 
 
 def _around(
@@ -288,10 +291,12 @@ def _find(id: str, ids: Sequence[str], where: str) -> None:
         return
     from difflib import get_close_matches
 
-    near = get_close_matches(id, ids, n=1)
+    near = [known for known in ids if id in known] or get_close_matches(id, ids)
     raise UnknownMigrationError(
         f"no migration {id!r} is {where}",
-        hint=f"did you mean {near[0]!r}?" if near else "`flux status` lists them",
+        hint=f"did you mean {' or '.join(map(repr, near[:3]))}?"
+        if near
+        else "`flux status` lists them",
     )
 
 
@@ -318,7 +323,8 @@ def _divergent(row: StatusRow) -> Problem:
         "divergent",
         (row.id,),
         f"{row.id} is divergent: it has changed since it was applied",
-        "restore the file as it was applied, and put the change into a new migration",
+        "restore the file as it was applied, and put the change into a new migration; or roll "
+        "back to before it, and change it then",
         Location(row.path) if row.path else None,
     )
 
@@ -328,8 +334,8 @@ def _missing(row: StatusRow, *, is_newer: bool) -> Problem:
         "missing",
         (row.id,),
         f"{row.id} is missing: the history has it, and the directory does not",
-        "the database is newer than this directory: use the version that has the file "
-        '(missing = "allow-newer" in the configuration lets old versions start beside it)'
+        "the database is newer than this directory: use the version that has the file, or "
+        'restore it (missing = "allow-newer" in the configuration lets an old version start)'
         if is_newer
         else "restore the file; if it was renamed, give it back the name it was applied with",
     )

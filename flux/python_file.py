@@ -171,7 +171,7 @@ def _texts(result: object) -> list[str]:
         raise _NotTextError("None")
     if isinstance(result, bytes | dict) or not isinstance(result, Iterable):
         _close(result)
-        raise _NotTextError(f"a {type(result).__name__}")
+        raise _NotTextError(f"an object of type {type(result).__name__}")
     texts = list(result)
     for text in texts:
         if not isinstance(text, str):

@@ -97,7 +97,9 @@ def plan_text(plan: Plan, palette: Palette = PLAIN, *, sql_of: Sequence[str] = (
         lines.append("a batch stopped before its post-apply scripts ran; this finishes it:")
     for number, step in enumerate(plan.steps):
         action = palette.paint(_step_colour(step, palette), f"{_TO_DO[step.action]:<5}")
-        lines.append(f"{action}  {step.name}")
+        is_empty = step.action == "apply" and step.subject.script.is_empty
+        remark = palette.paint(palette.attention, "  (it holds no statement)") if is_empty else ""
+        lines.append(f"{action}  {step.name}{remark}")
         if sql_of:
             lines += ["", *("    " + line for line in sql_of[number].splitlines()), ""]
     return "\n".join(line.rstrip() for line in lines).rstrip("\n")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -25,7 +25,9 @@ from flux.backends.base import (
 from flux.config import FluxConfig
 from flux.exceptions import (
     ApprovalError,
+    DatabaseUnavailableError,
     FluxMigrationException,
+    InvalidConfigurationError,
     MigrationApplyError,
     MigrationLoadingError,
     Problem,
@@ -136,6 +138,8 @@ class FluxRunner:
         #: an `Interruptible` (`flux.interruption`).
         self.call: Callable[[Callable[[], None]], None] = _call
         self._stack = ExitStack()
+        #: Where the address came from, for errors about it; None for a connection.
+        self._source: str | None = None
         self._directory: directories.MigrationDirectory | None = None
         self._state: DatabaseState | None = None
 
@@ -155,7 +159,11 @@ class FluxRunner:
         """A runner for a configuration, and an address or an open connection."""
         if database is None or isinstance(database, str):
             url = config.resolve_url(database)
-            return cls(config, load_backend(config.backend).from_config(config, url), **options)
+            with _naming_source(config.source_of_url(database)):
+                backend = load_backend(config.backend).from_config(config, url)
+            runner = cls(config, backend, **options)
+            runner._source = config.source_of_url(database)
+            return runner
         name, connection = backend_of_connection(database)
         backend = load_backend(name).for_connection(config, connection)
         return cls(config, backend, **options)
@@ -163,7 +171,8 @@ class FluxRunner:
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce
         self._read_directory()
-        self._stack.enter_context(self.backend.opened())
+        with _naming_source(self._source):
+            self._stack.enter_context(self.backend.opened())
         return self
 
     def __exit__(
@@ -188,6 +197,8 @@ class FluxRunner:
     def state(self) -> DatabaseState:
         """What the database says, as last read."""
         if self._state is None:
+            if self.backend.dbapi is None:
+                raise RuntimeError("a FluxRunner is open only inside of its `with` block")
             self._state = self.backend.read_state()
         return self._state
 
@@ -345,6 +356,9 @@ class FluxRunner:
         on_change = any(
             step.action == "run" and step.subject.script.directives.on_change for step in plan.steps
         )
+        undoes = any(step.action == "undo" for step in plan.steps)
+        if undoes and self.state.last_runs:
+            self.call(self.backend.forget_runs)
         is_new = self.state.history is None
         if is_new or on_change or remembers:
             prepare = partial(
@@ -493,6 +507,18 @@ def _config_for(database: Any) -> FluxConfig:
     return FluxConfig(backend=backend_of(FluxConfig().resolve_url(database)))
 
 
+@contextmanager
+def _naming_source(source: str | None) -> Iterator[None]:
+    """Let an error about the database's address say where the address comes from."""
+    try:
+        yield
+    except (DatabaseUnavailableError, InvalidConfigurationError) as error:
+        if source is not None and error.location is None:
+            origin = f"it is from {source}"
+            error.hint = f"{error.hint}; {origin}" if error.hint else origin
+        raise
+
+
 def _count(n: int | None) -> int | None:
     if n is not None and n < 0:
         raise ValueError(f"n must be 0 or more, not {n}")
@@ -505,14 +531,10 @@ def _left(n: int | None, done: Sequence[StepResult]) -> int | None:
 
 
 def _refuse_scripts(problems: Sequence[Problem]) -> None:
-    if not problems:
-        return
-    if len(problems) == 1:
-        problem = problems[0]
-        raise MigrationLoadingError(problem.message, location=problem.location, hint=problem.hint)
-    raise MigrationLoadingError(
-        f"{len(problems)} problems in what would run", problems=tuple(problems)
-    )
+    if problems:
+        raise MigrationLoadingError.of(
+            tuple(problems), f"{len(problems)} problems in what would run"
+        )
 
 
 def _log(event: Event) -> None:

@@ -883,7 +883,7 @@ def test_reading_after_a_crash_in_wal_mode_loses_nothing(project: Project) -> No
 
 AS_ORDINARY_USER = """
 import contextlib, io, os, random, socket, sys
-import flux.backends.sqlite_lock, flux.cli
+import flux.backends.sqlite_lock, flux.cli, flux.interruption
 
 if os.geteuid() == 0:
     # Once as root, to import all that it needs: nobody may not enter root's home.

@@ -39,7 +39,14 @@ class HistoryChangedError(Exception):
 
 
 class TransactionEndedError(Exception):
-    """A migration ended the transaction that flux had opened for it."""
+    """A migration ended the transaction that flux had opened for it.
+
+    `failure` is what the migration itself raised after that, if it did.
+    """
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__("the transaction was ended")
+        self.failure = failure
 
 
 class _NoMemoryError(Exception):
@@ -337,6 +344,16 @@ class MigrationBackend(ABC):
         """Note that no batch is under way any more. Writes."""
         with self.reporting("cannot note the end of the batch"), self.transaction():
             self.forget(UNFINISHED[0])
+
+    def forget_runs(self) -> None:
+        """Forget the last runs of on-change repeatables, so that all are due again. Writes.
+
+        A rollback may take away what they have made.
+        """
+        with self.reporting("cannot prepare the rollback"), self.transaction():
+            self.run_sql(
+                f"DELETE FROM {self.state_table} WHERE name LIKE {self.literal(_LAST_RUN + '%')}"
+            )
 
     # What flux remembers beside the history --------------------------------------------------
 

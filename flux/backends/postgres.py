@@ -565,8 +565,18 @@ class PostgresBackend(MigrationBackend):
     def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
         """In the driver's own transaction, so that its commit and rollback do what they say."""
         self.dbapi.autocommit = False
-        self.run_sql(f"SET TRANSACTION {_READ_COMMITTED};\n{opening}")
-        self._call(function)
+        [(transaction,)] = self.fetch(
+            f"SET TRANSACTION {_READ_COMMITTED};\n{opening}SELECT pg_catalog.txid_current()"
+        )
+        try:
+            self._call(function)
+        except Exception as error:
+            if not self.dbapi.closed:
+                self._roll_back()
+                status = self.fetch(f"SELECT pg_catalog.txid_status({transaction})")
+                if status == [("committed",)]:
+                    raise TransactionEndedError(error) from error
+            raise
         self.run_sql(_CHECK_CONSTRAINTS)
         self._session.settle(self.dbapi)  # of its settings, client_encoding rules the next message
         self.run_sql(closing)

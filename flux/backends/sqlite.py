@@ -408,11 +408,19 @@ class SQLiteBackend(MigrationBackend):
     def _execute_inside(self, script: Script) -> None:
         # Commit or rollback by the script itself takes this mark away.
         self.run_sql("SAVEPOINT flux_migration")
-        super().execute(script)
+        failure = None
+        try:
+            super().execute(script)
+        except Exception as error:
+            if script.function is None:
+                raise
+            failure = error
         try:
             self.run_sql("RELEASE flux_migration")
         except sqlite3.OperationalError as error:
-            raise TransactionEndedError from error
+            raise TransactionEndedError(failure) from failure or error
+        if failure is not None:
+            raise failure
 
     def _execute_outside(self, script: Script) -> None:
         with self._session(script):

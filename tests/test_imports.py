@@ -1,0 +1,163 @@
+"""What starting flux imports, counted: the part of its start-up time that a test can judge.
+
+Time itself is measured by scripts/bench. Python runs without `site` here, because what that loads
+(an editable install, coverage) would hide what flux loads.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flux
+from tests.flux_process import flux_environment
+
+#: Modules that no command needs to start: each takes as long as a good part of flux.
+NEVER = {
+    "ast",
+    "asyncio",
+    "concurrent.futures",
+    "ctypes",
+    "dataclasses",
+    "decimal",
+    "difflib",
+    "email",
+    "getpass",
+    "importlib.metadata",
+    "importlib.resources",
+    "inspect",
+    "ipaddress",
+    "json",
+    "linecache",
+    "logging",
+    "multiprocessing",
+    "pathlib",
+    "pickle",
+    "platform",
+    "pprint",
+    "psycopg2",
+    "random",
+    "shutil",
+    "socket",
+    "ssl",
+    "statistics",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "tokenize",
+    "traceback",
+    "unicodedata",
+    "unittest",
+    "urllib.parse",
+    "uuid",
+    "zipfile",
+}
+#: What `status` on SQLite needs, and what prints some help does not.
+NOT_FOR_HELP = {
+    "abc",
+    "contextlib",
+    "datetime",
+    "hashlib",
+    "signal",
+    "sqlite3",
+    "tomli",
+    "tomllib",
+    "typing",
+}
+
+_PROGRAM = """
+import sys
+before = set(sys.modules)
+sys.path[:0] = sys.argv[1].split("|")
+del sys.argv[1]
+from flux.cli import main
+try:
+    code = main()
+except SystemExit as exit:
+    code = exit.code
+print("imported", code, *(set(sys.modules) - before))
+"""
+
+
+def imported_by(directory: Path, *arguments: str) -> set[str]:
+    """The modules that a flux in a process of its own imports; it must succeed."""
+    homes = [str(Path(flux.__file__).parents[1])]
+    spec = importlib.util.find_spec("tomli")  # the reader of TOML on Python 3.10
+    if spec is not None and spec.origin is not None:
+        homes.append(str(Path(spec.origin).parents[1]))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _PROGRAM, "|".join(homes), *arguments],
+        cwd=directory,
+        env=flux_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, code, *names = done.stdout.splitlines()[-1].split()
+    assert (first, code) == ("imported", "0")
+    return set(names)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A project of ten migrations on SQLite."""
+    (tmp_path / "flux.toml").write_text(
+        '[flux]\nbackend = "sqlite"\ndatabase_url = "sqlite:///app.db"\n'
+    )
+    (tmp_path / "migrations").mkdir()
+    for number in range(10):
+        text = f"CREATE TABLE t{number} (id integer PRIMARY KEY);\n"
+        (tmp_path / "migrations" / f"{number:02}_table.sql").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["status", "--help"]], ids=str)
+def test_help(directory: Path, arguments: list[str]) -> None:
+    """The command line alone, and nothing of what it would call."""
+    imported = imported_by(directory, *arguments)
+    assert {name for name in imported if name.startswith("flux")} == {"flux", "flux.cli"}
+    assert imported & (NEVER | NOT_FOR_HELP) == set()
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["pending", "applied"])
+def test_status(directory: Path, applied: bool) -> None:
+    """No module of another backend, of running migrations, or of anything heavy."""
+    if applied:
+        imported_by(directory, "apply", "--auto-approve")
+    imported = imported_by(directory, "status")
+    assert imported & NEVER == set()
+    assert {name for name in imported if name.startswith("flux")} == {
+        "flux",
+        "flux.address",
+        "flux.backends",
+        "flux.backends.base",
+        "flux.backends.sqlite",
+        "flux.cli",
+        "flux.config",
+        "flux.directory",
+        "flux.exceptions",
+        "flux.failure",
+        "flux.migration",
+        "flux.plan",
+        "flux.python_file",
+        "flux.render",
+        "flux.runner",
+        "flux.statements",
+        "flux.transactions",
+    }
+
+
+def test_nothing_to_apply(directory: Path) -> None:
+    """A deploy with nothing to do needs no more than `status` does, but for a way to interrupt."""
+    imported_by(directory, "apply", "--auto-approve")
+    of_status = imported_by(directory, "status")
+    of_apply = imported_by(directory, "apply", "--auto-approve")
+    assert of_apply & NEVER <= {"threading"}
+    assert {name for name in of_apply - of_status if name.startswith("flux")} <= {
+        "flux.interruption"
+    }
