@@ -61,6 +61,8 @@ class Arguments(argparse.Namespace):
     out: TextIO
     #: Says that flux was interrupted, and ends the process with all its threads.
     abandon: Callable[[], NoReturn]
+    #: The step that was started last; None before the first.
+    reached: str | None
     #: What `apply` or `rollback` has done so far; None for other commands.
     done: list[StepResult] | None
 
@@ -70,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _make_streams_robust()
     arguments = _parse(argv)
     arguments.out = sys.stdout
+    arguments.reached = None
     terminations = _interrupt_on_sigterm()
 
     def tell_interruption(interruption: KeyboardInterrupt) -> int:
-        _show_error(arguments, _as_told(interruption))
+        _show_error(arguments, _interruption(arguments.reached, interruption))
         return TERMINATED if terminations else INTERRUPTED
 
     def abandon() -> NoReturn:
@@ -222,10 +225,18 @@ def _plan(arguments: Arguments) -> int:
 
 def _validate(arguments: Arguments) -> int:
     from flux import render
+    from flux.exceptions import MigrationLoadingError
 
-    with _runner(arguments) as runner:
-        problems = (*runner.status().problems, *runner.check_directory())
-        count = len(runner.directory.migrations)
+    problems: tuple[Problem, ...]
+    count = 0
+    try:
+        with _runner(arguments) as runner:
+            problems = (*runner.status().problems, *runner.check_directory())
+            count = len(runner.directory.migrations)
+    except MigrationLoadingError as error:
+        if not error.problems:
+            raise
+        problems = error.problems
     if arguments.json:
         _print_json(arguments, {"problems": render.problems_data(problems)})
     elif problems:
@@ -326,8 +337,10 @@ def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None
     def tell_event(event: Event) -> None:
         if event.kind in ("wait", "warning") and config.log_level != "ERROR":
             _tell(event.message)
-        elif event.kind == "start" and event.step is not None and config.log_level == "DEBUG":
-            _tell(f"{event.step.action} {event.step.name} ({event.step.path})")
+        elif event.kind == "start" and event.step is not None:
+            arguments.reached = event.step.name
+            if config.log_level == "DEBUG":
+                _tell(f"{event.step.action} {event.step.name} ({event.step.path})")
         elif event.kind == "done" and on_done is not None:
             on_done(event)
 
@@ -365,18 +378,28 @@ def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
         print(render.error_text(error, _palette(sys.stderr)), file=sys.stderr)
 
 
+def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationException:
+    """What an interruption leaves behind; `reached` is the last step that was started."""
+    from flux.exceptions import FluxMigrationException
+
+    told = FluxMigrationException("interrupted: nothing was changed")
+    if reached is not None:
+        told = FluxMigrationException(
+            f"interrupted at {reached}: what ran in a transaction is rolled back, what was done "
+            "before it stays",
+            hint="`flux status` shows where things stand",
+        )
+    told.__cause__ = cause
+    return told
+
+
 def _as_told(error: BaseException) -> FluxMigrationException:
     """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
     from flux.exceptions import FluxMigrationException
 
     if isinstance(error, FluxMigrationException):
         return error
-    if isinstance(error, KeyboardInterrupt):
-        told = FluxMigrationException(
-            "interrupted: what ran in a transaction is rolled back, what was done before it stays",
-            hint="`flux status` shows where things stand",
-        )
-    elif isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None:
         told = FluxMigrationException(f"{error.filename}: {error.strerror}")
     else:
         told = FluxMigrationException(

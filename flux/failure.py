@@ -91,6 +91,8 @@ def _state(backend: MigrationBackend, step: Step, script: Script, error: Excepti
             f"the connection broke, and whether {step.name} took effect is not known; "
             "`flux status` tells"
         )
+    if script.directives.no_transaction and isinstance(error, FluxMigrationException):
+        return f"nothing of {step.name} ran"
     if script.directives.no_transaction:
         return _state_without_transaction(step, error)
     if isinstance(error, TransactionEndedError):

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 #: Seconds that a step gets to end after each way of asking it to.
 _GRACE = 1.0
+_TIMES = 10
 
 
 class Interruptible:
@@ -44,30 +45,32 @@ class Interruptible:
                 done.set()
 
         thread = threading.Thread(target=work, name="flux-step", daemon=True)
-        thread.start()
-        self._wait(done, thread.ident or 0)
+        try:
+            thread.start()
+            # In pieces: on Windows a wait without limit sees no signal.
+            while not done.wait(0.5):
+                pass
+        except KeyboardInterrupt:
+            self.was_interrupted = True
+            self._end(done, thread.ident or 0)
         if failures:
             if self.was_interrupted:
                 raise KeyboardInterrupt from failures[0]
             raise failures[0]
 
-    def _wait(self, done: threading.Event, thread: int) -> None:
-        try:
-            # In pieces: on Windows a wait without limit sees no signal.
-            while not done.wait(0.5):
-                pass
-            return
-        except KeyboardInterrupt:
-            self.was_interrupted = True
+    def _end(self, done: threading.Event, thread: int) -> None:
+        """Return when the thread is done; it is asked more than once, as it may not yet listen."""
         for ask in (self._cancel, partial(_interrupt, thread)):
             try:
-                ask()
-                if done.wait(_GRACE):
-                    return
+                for _ in range(_TIMES):
+                    if done.is_set():
+                        return
+                    ask()
+                    if done.wait(_GRACE / _TIMES):
+                        return
             except KeyboardInterrupt:
                 continue  # once more: the next way, without more patience
-        if not done.is_set():
-            self._abandon()
+        self._abandon()
 
 
 def _interrupt(thread: int) -> None:

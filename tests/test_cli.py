@@ -1141,7 +1141,8 @@ def test_colours_do_not_move_columns(shop: Project) -> None:
 # Interruptions ------------------------------------------------------------------------------
 
 INTERRUPTED = (
-    "error: interrupted: what ran in a transaction is rolled back, what was done before it stays\n"
+    "error: interrupted at 004: what ran in a transaction is rolled back, what was done before it "
+    "stays\n"
     "hint: `flux status` shows where things stand\n"
 )
 RUNS_ON = {
@@ -1180,7 +1181,7 @@ def test_an_interrupted_migration_is_rolled_back(
     if json_flag:
         document = json.loads(out)
         assert (document["ok"], [s["name"] for s in document["steps"]]) == (False, IDS)
-        assert document["error"]["message"].startswith("interrupted: ")
+        assert document["error"]["message"].startswith("interrupted at 004: ")
         assert err == ""
     else:
         assert err == INTERRUPTED
@@ -1228,7 +1229,7 @@ def test_an_interrupted_question_changes_nothing(shop: Project) -> None:
                 terminal.process.wait(1)
             except subprocess.TimeoutExpired:
                 pass
-        assert terminal.read_to_the_end().endswith(INTERRUPTED)
+        assert terminal.read_to_the_end().endswith("error: interrupted: nothing was changed\n")
         assert terminal.process.returncode == 130
     assert shop.files() == before
 

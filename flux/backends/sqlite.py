@@ -144,6 +144,9 @@ class SQLiteBackend(MigrationBackend):
             return
         try:
             self._stands_in = self.path != MEMORY and not os.path.exists(self.path)
+            if self._stands_in and not os.path.isdir(os.path.dirname(os.path.abspath(self.path))):
+                # Not a database that is still to come, but an address that is wrong.
+                raise self._cannot_open(sqlite3.OperationalError("unable to open database file"))
             is_file = self.path != MEMORY and not self._stands_in
             self.dbapi = self._open("rw" if is_file else "memory")
             yield self.dbapi
