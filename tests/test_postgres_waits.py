@@ -179,3 +179,22 @@ def test_a_role_that_may_not_look_still_migrates(table: PostgresProject) -> None
     assert process.returncode == 1
     assert "the migration lock was lost" in err
     assert table.applied() == []
+
+
+def test_the_statement_of_a_killed_run_ends_soon(pg: PostgresProject) -> None:
+    """The server looks whether its client is still there, and so the next run need not wait."""
+    [(version,)] = pg.query("SHOW server_version_num")
+    if int(version) < 140000:
+        pytest.skip("client_connection_check_interval is new in PostgreSQL 14")
+    pg.add({"001.sql": "CREATE TABLE half (a int);\nSELECT pg_sleep(3600);"})
+    with pg.started("apply") as process:
+        while not pg.query(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' "
+            "AND query LIKE '%CREATE TABLE half%' AND pid <> pg_backend_pid()"
+        ):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+    pg.add({"001.sql": "CREATE TABLE whole (a int);"})
+    pg.apply()  # waits at the fence, and not for an hour
+    assert (pg.tables(), pg.applied()) == (["whole"], ["001"])

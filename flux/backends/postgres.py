@@ -117,6 +117,10 @@ class PostgresBackend(MigrationBackend):
         self._holder_pid: int | None = None
         self._has_markers = False
         self._session: Session
+        #: The server's process for this connection; None behind a pooler.
+        self._server_pid: int | None = None
+        #: Whether the server can notice in mid-statement that its client is gone.
+        self._checks_client = False
         #: Looks at what runs, while the lock is held on a second connection.
         self._watcher: Watcher | None = None
 
@@ -249,8 +253,9 @@ class PostgresBackend(MigrationBackend):
         try:
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
+            self._learn_server()
             if holding:
-                self._watcher = Watcher(holding[0], self._lock.session(self._server_pid()))
+                self._watcher = Watcher(holding[0], self._lock.session(self._server_pid))
             yield
         finally:
             self._holder_pid = self._watcher = None
@@ -261,10 +266,18 @@ class PostgresBackend(MigrationBackend):
                     cursor.execute("ROLLBACK")
                 connection.close()
 
-    def _server_pid(self) -> int | None:
-        """The pid of the server's process; None behind a pooler, where it may change."""
-        [(pid,)] = self.fetch("SELECT pg_catalog.pg_backend_pid()")
-        return pid if pid == self.dbapi.info.backend_pid else None
+    def _learn_server(self) -> None:
+        """See what the server can do, and which of its processes serves this connection."""
+        pid = "SELECT pg_catalog.pg_backend_pid()"
+        check = "pg_catalog.set_config('client_connection_check_interval', '1000', true)"
+        try:
+            self._server_pid, _ = self.fetch(f"{pid}, {check}")[0]
+            self._checks_client = True
+        except psycopg2.Error:  # before PostgreSQL 14, or on a system that cannot
+            [(self._server_pid,)] = self.fetch(pid)
+            self._checks_client = False
+        if self._server_pid != self.dbapi.info.backend_pid:
+            self._server_pid = None  # behind a pooler, where it may be another each time
 
     def _describe_holder(self) -> str | None:
         rows = self.fetch(self._lock.holder)
@@ -525,15 +538,18 @@ class PostgresBackend(MigrationBackend):
                 raise meaning(error) from error.__cause__
 
     def _timeouts(self, script: Script) -> str:
-        """Statements that set the timeouts of a script's own transaction."""
+        """Statements that set the limits of a script's own transaction."""
         if script.directives.no_transaction:
             return ""
+        # A killed run's statement is to end soon, and with it what it keeps others from.
+        check = "SET LOCAL client_connection_check_interval = 1000;\n"
         given = script.directives
         lock, statement = given.lock_timeout, given.statement_timeout
         lock = self.lock_timeout if lock is None else lock
         statement = self.statement_timeout if statement is None else statement
         return (
-            f"SET LOCAL lock_timeout = {round(lock * 1000)};\n"
+            (check if self._checks_client else "")
+            + f"SET LOCAL lock_timeout = {round(lock * 1000)};\n"
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
 
