@@ -6,71 +6,31 @@ output; errors, questions' refusals and waits to standard error.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from functools import partial
 
-from flux import __version__
+from flux.arguments import Arguments, parse
+from flux.terminal import ask, can_ask, make_streams_robust, palette_for, question_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn, TextIO
+    from typing import Any, NoReturn
 
     from flux.config import FluxConfig
     from flux.exceptions import FluxMigrationException, Problem
     from flux.migration import Placement
     from flux.plan import Plan
-    from flux.render import Palette
-    from flux.runner import BatchResult, Event, FluxRunner, StepResult
+    from flux.runner import BatchResult, Event, FluxRunner
 
 DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
 INTERRUPTED, TERMINATED = 130, 143
 
-_EPILOG = """\
-exit codes:
-  0  done, or nothing to do           3  status --check, and something is pending
-  1  it failed, or was declined       4  history and directory disagree
-  2  the command line or the          5  another process held the lock for too long
-     configuration is wrong         130, 143  interrupted
-"""
-
-
-class Arguments(argparse.Namespace):
-    """The command line as it was parsed; a command reads the ones it declares."""
-
-    command: str
-    run: Callable[[Arguments], int]
-    config: str | None
-    traceback: bool
-    uri: str | None
-    n: int | None
-    to: str | None
-    json: bool
-    sql: bool
-    all: bool
-    check: bool
-    pre: bool
-    post: bool
-    name: list[str]
-    backend: str
-    auto_approve: bool
-    lock_wait: float | None
-    #: Standard output, also while what migrations print goes elsewhere.
-    out: TextIO
-    #: Says that flux was interrupted, and ends the process with all its threads.
-    abandon: Callable[[], NoReturn]
-    #: The step that was started last; None before the first.
-    reached: str | None
-    #: What `apply` or `rollback` has done so far; None for other commands.
-    done: list[StepResult] | None
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process) and return the exit code."""
-    _make_streams_robust()
-    arguments = _parse(argv)
+    make_streams_robust()
+    arguments = parse(argv)
     arguments.out = sys.stdout
     arguments.reached = None
     terminations = _interrupt_on_sigterm()
@@ -86,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments.abandon = abandon
     try:
-        code = arguments.run(arguments)
+        code = _COMMANDS[arguments.command or ""](arguments)
         if sys.stdout is not None:
             sys.stdout.flush()  # so that a failure to write is told, too
         return code
@@ -202,7 +162,7 @@ def _status(arguments: Arguments) -> int:
     if arguments.json:
         _print_json(arguments, render.status_data(status))
     else:
-        print(render.status_text(status, _palette(sys.stdout)))
+        print(render.status_text(status, palette_for(sys.stdout)))
     code = _problems_code(status.problems)
     if code == DONE and arguments.check and not status.is_settled:
         return PENDING
@@ -219,7 +179,7 @@ def _plan(arguments: Arguments) -> int:
     if arguments.json:
         _print_json(arguments, render.plan_data(plan, sql_of=sql_of))
     else:
-        print(render.plan_text(plan, _palette(sys.stdout), sql_of=sql_of))
+        print(render.plan_text(plan, palette_for(sys.stdout), sql_of=sql_of))
     return DONE
 
 
@@ -240,7 +200,7 @@ def _validate(arguments: Arguments) -> int:
     if arguments.json:
         _print_json(arguments, {"problems": render.problems_data(problems)})
     elif problems:
-        print(render.problems_text(problems, _palette(sys.stdout)))
+        print(render.problems_text(problems, palette_for(sys.stdout)))
     else:
         print(f"valid: {count} migration{'' if count == 1 else 's'}, in order with the history")
     return _problems_code(problems)
@@ -259,7 +219,7 @@ def _apply(arguments: Arguments) -> int:
 def _rollback(arguments: Arguments) -> int:
     from flux.exceptions import InvalidConfigurationError
 
-    if not (arguments.auto_approve or _can_ask(arguments)):
+    if not arguments.auto_approve and (arguments.json or not can_ask()):
         raise InvalidConfigurationError(
             "rollback changes the database, and "
             + ("--json does not ask" if arguments.json else "there is no terminal to ask at"),
@@ -285,18 +245,18 @@ def _change(
     from flux.interruption import Interruptible
     from flux.runner import StepResult
 
-    palette = _palette(sys.stdout)
+    palette = palette_for(sys.stdout)
     done = arguments.done = []
 
     asked: list[Plan] = []
 
     def confirm(plan: Plan) -> bool:
-        stream = _question_stream()
+        stream = question_stream()
         if asked:
             print("meanwhile the plan has changed:", file=stream)
         asked.append(plan)
-        print(render.plan_text(plan, _palette(stream)), file=stream)
-        return _ask(question)
+        print(render.plan_text(plan, palette_for(stream)), file=stream)
+        return ask(question)
 
     def on_done(event: Event) -> None:
         if event.step is not None:
@@ -306,7 +266,7 @@ def _change(
         if steps.was_interrupted:
             raise KeyboardInterrupt
 
-    asks = _can_ask(arguments) and not arguments.auto_approve
+    asks = can_ask() and not arguments.json and not arguments.auto_approve
     with _runner(arguments, on_done) as runner:
         steps = Interruptible(runner.backend.cancel, arguments.abandon)
         runner.call = steps
@@ -375,7 +335,7 @@ def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
     else:
         if sys.stdout is not None:
             sys.stdout.flush()
-        print(render.error_text(error, _palette(sys.stderr)), file=sys.stderr)
+        print(render.error_text(error, palette_for(sys.stderr)), file=sys.stderr)
 
 
 def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationException:
@@ -434,48 +394,6 @@ def _tell(message: str) -> None:
     print(f"flux: {message}", file=sys.stderr, flush=True)
 
 
-def _can_ask(arguments: Arguments) -> bool:
-    return _is_terminal(sys.stdin) and _question_stream() is not None and not arguments.json
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
-
-
-def _question_stream() -> TextIO | None:
-    """Where a question is seen: standard output, or error where the output goes elsewhere."""
-    return next(filter(_is_terminal, (sys.stdout, sys.stderr)), None)
-
-
-def _ask(question: str) -> bool:
-    # Not as input's own prompt, which goes to standard error.
-    print(f"{question} [y/N] ", end="", flush=True, file=_question_stream())
-    try:
-        answer = input()
-    except EOFError:
-        print()
-        return False
-    return answer.strip().lower() in ("y", "yes")
-
-
-def _palette(stream: TextIO | None) -> Palette:
-    from flux.render import COLOURED, PLAIN
-
-    if os.environ.get("NO_COLOR"):
-        return PLAIN
-    is_terminal = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
-    wants = os.environ.get("FORCE_COLOR") or is_terminal
-    return COLOURED if wants else PLAIN
-
-
-def _make_streams_robust() -> None:
-    """An id that the terminal's encoding lacks is shown escaped, rather than ending flux."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
-
-
 def _interrupt_on_sigterm() -> list[int]:
     """Let SIGTERM do what Ctrl-C does; the list that is given back has an entry when it came."""
     import signal
@@ -493,153 +411,12 @@ def _interrupt_on_sigterm() -> list[int]:
     return received
 
 
-# The parser ---------------------------------------------------------------------------------
-
-#: With a width of its own: to ask the terminal for one, argparse imports `shutil`, which is slow.
-_HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
-
-
-def _parse(argv: Sequence[str] | None) -> Arguments:
-    parser = build_parser()
-    arguments = parser.parse_args(argv, namespace=Arguments())
-    if not hasattr(arguments, "run"):
-        parser.print_help()
-        raise SystemExit(MISUSED)
-    arguments.done = [] if hasattr(arguments, "auto_approve") else None
-    uri: str = getattr(arguments, "uri", None) or ""
-    takes_count = hasattr(arguments, "n") and arguments.n is None
-    if takes_count and uri.isascii() and uri.isdigit():
-        # A lone argument of digits is N.
-        arguments.uri, arguments.n = None, int(uri)
-    return arguments
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="flux",
-        description="Database migrations for Python projects.",
-        epilog=_EPILOG,
-        formatter_class=_HELP_FORMATTER,
-    )
-    parser.add_argument("--version", action="version", version=f"flux {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-
-    init = _command(commands, "init", _init, "write a commented flux.toml", "flux init postgres")
-    init.add_argument(
-        "backend", nargs="?", default="sqlite", metavar="BACKEND", help="default: sqlite"
-    )
-
-    new = _command(commands, "new", _new, "write an empty migration", 'flux new --sql "Add users"')
-    new.add_argument("name", nargs="+", metavar="NAME", help="what it does, in a few words")
-    new.add_argument("--sql", action="store_true", help="SQL files instead of a Python one")
-    place = new.add_mutually_exclusive_group()
-    place.add_argument("--pre", action="store_true", help="a repeatable run before each batch")
-    place.add_argument("--post", action="store_true", help="a repeatable run after each batch")
-
-    status = _command(
-        commands, "status", _status, "show every migration and its state", "flux status --check"
-    )
-    _add_uri(status)
-    status.add_argument(
-        "--check", action="store_true", help="exit with 3 when something is pending"
-    )
-    _add_json(status)
-
-    plan = _command(commands, "plan", _plan, "show what apply would run", "flux plan --sql")
-    _add_uri(plan)
-    _add_count(plan, "at most N migrations; default: all")
-    _add_to(plan, "up to and including this migration")
-    plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
-    _add_json(plan)
-
-    apply = _command(
-        commands, "apply", _apply, "apply pending migrations", "flux apply sqlite:///app.db 1"
-    )
-    _add_uri(apply)
-    _add_count(apply, "at most N migrations; default: all")
-    _add_to(apply, "up to and including this migration")
-    _add_changing(apply)
-
-    rollback = _command(
-        commands, "rollback", _rollback, "undo the newest migration", "flux rollback --to ID -y"
-    )
-    _add_uri(rollback)
-    _add_count(rollback, "the newest N migrations; default: 1")
-    _add_to(rollback, "all that are newer than this migration, which stays")
-    rollback.add_argument("--all", action="store_true", help="all migrations")
-    _add_changing(rollback)
-
-    validate = _command(
-        commands,
-        "validate",
-        _validate,
-        "check the directory, and the history against it",
-        "flux validate --json",
-    )
-    _add_uri(validate)
-    _add_json(validate)
-    return parser
-
-
-def _command(
-    commands: Any, name: str, run: Callable[[Arguments], int], summary: str, example: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"example:\n  {example}",
-        formatter_class=_HELP_FORMATTER,
-    )
-    command.add_argument(
-        "--config", metavar="PATH", help="the configuration file; default: flux.toml"
-    )
-    command.add_argument("--traceback", action="store_true", help="errors with their traceback")
-    command.set_defaults(run=run)
-    return command
-
-
-def _add_uri(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "uri",
-        nargs="?",
-        metavar="URI",
-        help="the database's address; default: FLUX_DATABASE_URL, else database_url in the file",
-    )
-
-
-def _add_count(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument("n", nargs="?", type=_count, metavar="N", help=what)
-
-
-def _add_to(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument("--to", metavar="ID", help=what)
-
-
-def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="as JSON: docs/json.md")
-
-
-def _add_changing(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--auto-approve", "-y", action="store_true", help="do not ask")
-    command.add_argument(
-        "--lock-wait", type=_seconds, metavar="SECONDS", help="how long to wait for another flux"
-    )
-    _add_json(command)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"N is a number, not {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number of seconds, 0 or more, not {text!r}")
-    return seconds
+_COMMANDS: dict[str, Callable[[Arguments], int]] = {
+    "init": _init,
+    "new": _new,
+    "status": _status,
+    "plan": _plan,
+    "apply": _apply,
+    "rollback": _rollback,
+    "validate": _validate,
+}

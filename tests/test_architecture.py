@@ -32,6 +32,7 @@ ORDER = (
     "backends/__init__",
     "failure",
     "runner render scaffold",
+    "arguments terminal",
     "cli testing",
 )
 #: These name the others and load them lazily.
@@ -91,8 +92,8 @@ def test_imports_point_up(room: str) -> None:
 @pytest.mark.parametrize(
     ("names", "allowed"),
     [
-        pytest.param({"print", "input", "sys.stdout", "sys.stderr"}, {"cli"}, id="prints"),
-        pytest.param({"os.environ", "os.getenv"}, {"config", "cli"}, id="reads the environment"),
+        pytest.param({"print", "input", "sys.stdout", "sys.stderr"}, {"cli", "terminal"}, id="prints"),
+        pytest.param({"os.environ", "os.getenv"}, {"config", "terminal"}, id="reads the environment"),
         pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
         pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),
@@ -201,7 +202,7 @@ def test_import_flux_imports_nothing_of_it(tmp_path: Path) -> None:
 def test_help_imports_the_command_line_alone(tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, "--help")
     ours = {name for name in loaded if name.startswith("flux")}
-    assert ours == {"flux", "flux.cli"}
+    assert ours == {"flux", "flux.arguments", "flux.cli", "flux.terminal"}
     assert loaded & HEAVY == set()
 
 

@@ -1,0 +1,201 @@
+"""The command line's words: what may be said, and what was said. argparse alone."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from flux import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn, TextIO
+
+    from flux.runner import StepResult
+
+_EPILOG = """\
+exit codes:
+  0  done, or nothing to do           3  status --check, and something is pending
+  1  it failed, or was declined       4  history and directory disagree
+  2  the command line or the          5  another process held the lock for too long
+     configuration is wrong         130, 143  interrupted
+"""
+
+
+class Arguments(argparse.Namespace):
+    """The command line as it was parsed; a command reads the ones it declares."""
+
+    command: str | None
+    config: str | None
+    traceback: bool
+    uri: str | None
+    n: int | None
+    to: str | None
+    json: bool
+    sql: bool
+    all: bool
+    check: bool
+    pre: bool
+    post: bool
+    name: list[str]
+    backend: str
+    auto_approve: bool
+    lock_wait: float | None
+    #: Standard output, also while what migrations print goes elsewhere.
+    out: TextIO
+    #: Says that flux was interrupted, and ends the process with all its threads.
+    abandon: Callable[[], NoReturn]
+    #: The step that was started last; None before the first.
+    reached: str | None
+    #: What `apply` or `rollback` has done so far; None for other commands.
+    done: list[StepResult] | None
+
+
+#: With a width of its own: to ask the terminal for one, argparse imports `shutil`, which is slow.
+_HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    """Parse a command line (None: that of the process).
+
+    Prints the help and raises `SystemExit` with 2 where no command is named, or the usage where
+    the command line is wrong.
+    """
+    parser = build_parser()
+    arguments = parser.parse_args(argv, namespace=Arguments())
+    if arguments.command is None:
+        parser.print_help()
+        raise SystemExit(2)
+    arguments.done = [] if hasattr(arguments, "auto_approve") else None
+    uri: str = getattr(arguments, "uri", None) or ""
+    takes_count = hasattr(arguments, "n") and arguments.n is None
+    if takes_count and uri.isascii() and uri.isdigit():
+        # A lone argument of digits is N.
+        arguments.uri, arguments.n = None, int(uri)
+    return arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="flux",
+        description="Database migrations for Python projects.",
+        epilog=_EPILOG,
+        formatter_class=_HELP_FORMATTER,
+    )
+    parser.add_argument("--version", action="version", version=f"flux {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+
+    init = _command(commands, "init", "write a commented flux.toml", "flux init postgres")
+    init.add_argument(
+        "backend", nargs="?", default="sqlite", metavar="BACKEND", help="default: sqlite"
+    )
+
+    new = _command(commands, "new", "write an empty migration", 'flux new --sql "Add users"')
+    new.add_argument("name", nargs="+", metavar="NAME", help="what it does, in a few words")
+    new.add_argument("--sql", action="store_true", help="SQL files instead of a Python one")
+    place = new.add_mutually_exclusive_group()
+    place.add_argument("--pre", action="store_true", help="a repeatable run before each batch")
+    place.add_argument("--post", action="store_true", help="a repeatable run after each batch")
+
+    status = _command(
+        commands, "status", "show every migration and its state", "flux status --check"
+    )
+    _add_uri(status)
+    status.add_argument(
+        "--check", action="store_true", help="exit with 3 when something is pending"
+    )
+    _add_json(status)
+
+    plan = _command(commands, "plan", "show what apply would run", "flux plan --sql")
+    _add_uri(plan)
+    _add_count(plan, "at most N migrations; default: all")
+    _add_to(plan, "up to and including this migration")
+    plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
+    _add_json(plan)
+
+    apply = _command(commands, "apply", "apply pending migrations", "flux apply sqlite:///app.db 1")
+    _add_uri(apply)
+    _add_count(apply, "at most N migrations; default: all")
+    _add_to(apply, "up to and including this migration")
+    _add_changing(apply)
+
+    rollback = _command(
+        commands, "rollback", "undo the newest migration", "flux rollback --to ID -y"
+    )
+    _add_uri(rollback)
+    _add_count(rollback, "the newest N migrations; default: 1")
+    _add_to(rollback, "all that are newer than this migration, which stays")
+    rollback.add_argument("--all", action="store_true", help="all migrations")
+    _add_changing(rollback)
+
+    validate = _command(
+        commands,
+        "validate",
+        "check the directory, and the history against it",
+        "flux validate --json",
+    )
+    _add_uri(validate)
+    _add_json(validate)
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=_HELP_FORMATTER,
+    )
+    command.add_argument(
+        "--config", metavar="PATH", help="the configuration file; default: flux.toml"
+    )
+    command.add_argument("--traceback", action="store_true", help="errors with their traceback")
+    return command
+
+
+def _add_uri(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "uri",
+        nargs="?",
+        metavar="URI",
+        help="the database's address; default: FLUX_DATABASE_URL, else database_url in the file",
+    )
+
+
+def _add_count(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("n", nargs="?", type=_count, metavar="N", help=what)
+
+
+def _add_to(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--to", metavar="ID", help=what)
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="as JSON: docs/json.md")
+
+
+def _add_changing(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--auto-approve", "-y", action="store_true", help="do not ask")
+    command.add_argument(
+        "--lock-wait", type=_seconds, metavar="SECONDS", help="how long to wait for another flux"
+    )
+    _add_json(command)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"N is a number, not {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds, 0 or more, not {text!r}")
+    return seconds
