@@ -269,7 +269,8 @@ def _change(
     asks = can_ask() and not arguments.json and not arguments.auto_approve
     with _runner(arguments, on_done) as runner:
         steps = Interruptible(runner.backend.cancel, arguments.abandon)
-        runner.call = steps
+        if runner.backend.cancellable:
+            runner.call = steps
         result = act(runner, confirm if asks else None)
     if arguments.json:
         _print_json(arguments, {"ok": True, **render.result_data(result.steps), "error": None})

@@ -291,7 +291,8 @@ def _find(id: str, ids: Sequence[str], where: str) -> None:
         return
     from difflib import get_close_matches
 
-    near = [known for known in ids if id in known] or get_close_matches(id, ids)
+    containing = [known for known in ids if id and id in known]
+    near = containing or get_close_matches(id, ids, n=1)
     raise UnknownMigrationError(
         f"no migration {id!r} is {where}",
         hint=f"did you mean {' or '.join(map(repr, near[:3]))}?"

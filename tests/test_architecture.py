@@ -92,8 +92,12 @@ def test_imports_point_up(room: str) -> None:
 @pytest.mark.parametrize(
     ("names", "allowed"),
     [
-        pytest.param({"print", "input", "sys.stdout", "sys.stderr"}, {"cli", "terminal"}, id="prints"),
-        pytest.param({"os.environ", "os.getenv"}, {"config", "terminal"}, id="reads the environment"),
+        pytest.param(
+            {"print", "input", "sys.stdout", "sys.stderr"}, {"cli", "terminal"}, id="prints"
+        ),
+        pytest.param(
+            {"os.environ", "os.getenv"}, {"config", "terminal"}, id="reads the environment"
+        ),
         pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
         pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),

@@ -161,7 +161,7 @@ def test_on_change_that_fails_is_due_again(logged: Project) -> None:
         "error\n"
         "    3 | FAIL;\n"
         "done before it: pre-apply/a, pre-apply/b\n"
-        "state: rolled back; the database is as it was before pre-apply/c\n"
+        "state: pre-apply/c is rolled back; what was done before it stays\n"
     )
     assert ran(logged) == ["pre a", "pre b"]
     logged.add({name: "-- flux: on-change\n" + note("c2")})
@@ -228,7 +228,7 @@ def test_post_apply_that_fails_is_run_again(logged: Project) -> None:
         "error: migrations/post-apply/b.py:2: running post-apply/b failed: ValueError: no\n"
         "    2 |     raise ValueError('no')\n"
         "done before it: pre-apply/a, pre-apply/b, 001, 002, post-apply/a\n"
-        "state: rolled back; the database is as it was before post-apply/b\n"
+        "state: post-apply/b is rolled back; what was done before it stays\n"
     )
     assert ran(logged) == ["pre a", "pre b", "001", "002", "post a"]
     for _ in range(2):
@@ -376,7 +376,8 @@ def test_post_apply_that_failed_by_itself_stays_to_be_finished(logged: Project) 
             4,
             "error: history and migration directory disagree\n"
             "- migrations/001.sql: 001 is divergent: it has changed since it was applied\n"
-            "  hint: restore the file as it was applied, and put the change into a new migration\n",
+            "  hint: restore the file as it was applied, and put the change into a new migration; or roll "
+            "back to before it, and change it then\n",
             id="divergent",
         ),
         pytest.param(

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from flux.cli import build_parser
+from flux.arguments import build_parser
 from tests.flux_process import flux_environment
 from tests.project import HANGS_AFTER, Project
 
@@ -244,7 +244,8 @@ def test_status_of_each_kind(shop: Project) -> None:
         "  hint: restore the file; if it was renamed, give it back the name it was applied with\n"
         "- migrations/002_author.sql: 002_author is divergent: it has changed since it was "
         "applied\n"
-        "  hint: restore the file as it was applied, and put the change into a new migration\n"
+        "  hint: restore the file as it was applied, and put the change into a new migration; or roll "
+        "back to before it, and change it then\n"
         "\n"
         "4 migrations: 1 pending, 1 late, 1 divergent, 1 missing\n"
     )
@@ -363,7 +364,8 @@ def test_validate(shop: Project) -> None:
     assert (result.code, result.err) == (4, "")
     assert result.out == (
         "- migrations/001_book.sql: 001_book is divergent: it has changed since it was applied\n"
-        "  hint: restore the file as it was applied, and put the change into a new migration\n"
+        "  hint: restore the file as it was applied, and put the change into a new migration; or roll "
+        "back to before it, and change it then\n"
         "- migrations/001_book.undo.sql:1:1: COMMIT inside a migration, which flux runs in a "
         "transaction of its own\n"
         "      1 | COMMIT;\n"
@@ -521,7 +523,8 @@ DIVERGENT = {
     "kind": "divergent",
     "ids": ["001_book"],
     "message": "001_book is divergent: it has changed since it was applied",
-    "hint": "restore the file as it was applied, and put the change into a new migration",
+    "hint": "restore the file as it was applied, and put the change into a new migration; or roll "
+    "back to before it, and change it then",
     "location": location("migrations/001_book.sql"),
 }
 DISAGREEMENT = {

@@ -148,7 +148,8 @@ def test_survey_goes_by_the_order(order: Order, rows: str) -> None:
 
 _DIVERGENT = (
     "{0}.sql: {0} is divergent: it has changed since it was applied\n"
-    "hint: restore the file as it was applied, and put the change into a new migration"
+    "hint: restore the file as it was applied, and put the change into a new migration; or roll "
+    "back to before it, and change it then"
 )
 _LATE = (
     "{0}.sql: {0} is late: it is pending, and {1}, which is newer, is applied\n"
@@ -161,8 +162,9 @@ _RESTORE = (
     + "hint: restore the file; if it was renamed, give it back the name it was applied with"
 )
 _NEWER = (
-    _MISSING + "hint: the database is newer than this directory: use the version that has the file "
-    '(missing = "allow-newer" in the configuration lets old versions start beside it)'
+    _MISSING
+    + "hint: the database is newer than this directory: use the version that has the file, "
+    'or restore it (missing = "allow-newer" in the configuration lets an old version start)'
 )
 
 

@@ -235,6 +235,7 @@ database_url = "sqlite:///app.db"
 # log_level = "INFO"                 # DEBUG, INFO, WARNING or ERROR
 # lock_wait = 300                    # seconds to wait while another flux runs
 # order = "text"                     # or "natural": 10_x after 9_x
+# missing = "refuse"                 # or "allow-newer": start beside a newer database
 # apply_repeatable_on_undo = true    # run pre-apply and post-apply around a rollback, too
 # post_apply_on_failure = false      # run post-apply also when a batch failed
 

@@ -98,6 +98,8 @@ class MigrationBackend(ABC):
     dialect: ClassVar[Dialect] = "generic"
     directives: ClassVar[frozenset[str]] = frozenset({"no_transaction", "on_change"})
     driver_error: type[Exception] = Exception
+    #: Whether `cancel` works, and the connection can be used in another thread than its own.
+    cancellable: ClassVar[bool] = False
     transactional_ddl: ClassVar[bool] = True
     #: Lines for `[backend]` in the file that `flux init` writes.
     config_example: ClassVar[str] = "# settings of this backend"

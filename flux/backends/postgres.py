@@ -78,6 +78,7 @@ class PostgresBackend(MigrationBackend):
         {"no_transaction", "on_change", "lock_timeout", "statement_timeout"}
     )
     driver_error: type[Exception] = psycopg2.Error
+    cancellable: ClassVar[bool] = True
     config_example: ClassVar[str] = f"""\
 # migrations_schema = "{DEFAULT_SCHEMA}"
 # migrations_table = "{DEFAULT_TABLE}"
@@ -117,8 +118,6 @@ class PostgresBackend(MigrationBackend):
         self._holder_pid: int | None = None
         self._has_markers = False
         self._session: Session
-        #: The server's process for this connection; None behind a pooler.
-        self._server_pid: int | None = None
         #: Whether the server can notice in mid-statement that its client is gone.
         self._checks_client = False
         #: Looks at what runs, while the lock is held on a second connection.
@@ -243,9 +242,11 @@ class PostgresBackend(MigrationBackend):
                 cursor.execute(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
                     f"{self._lock.outlast_timeouts}; "
-                    f"SELECT {self._lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}"
+                    f"SELECT {self._lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
+                    f"{_CAN_CHECK_CLIENT}"
                 )
-                is_ours, self._holder_pid, self._has_markers = cursor.fetchone()
+                row = cursor.fetchone()
+                is_ours, self._holder_pid, self._has_markers, self._checks_client = row
             if not is_ours:
                 holding.pop().close()
             return bool(is_ours)
@@ -253,9 +254,11 @@ class PostgresBackend(MigrationBackend):
         try:
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
-            self._learn_server()
             if holding:
-                self._watcher = Watcher(holding[0], self._lock.session(self._server_pid))
+                # Behind a pooler the server's process may be another one each time.
+                is_direct = self._holder_pid == holding[0].info.backend_pid
+                pid = self.dbapi.info.backend_pid if is_direct else None
+                self._watcher = Watcher(holding[0], self._lock.session(pid))
             yield
         finally:
             self._holder_pid = self._watcher = None
@@ -265,19 +268,6 @@ class PostgresBackend(MigrationBackend):
                 with suppress(psycopg2.Error), connection.cursor() as cursor:
                     cursor.execute("ROLLBACK")
                 connection.close()
-
-    def _learn_server(self) -> None:
-        """See what the server can do, and which of its processes serves this connection."""
-        pid = "SELECT pg_catalog.pg_backend_pid()"
-        check = "pg_catalog.set_config('client_connection_check_interval', '1000', true)"
-        try:
-            self._server_pid, _ = self.fetch(f"{pid}, {check}")[0]
-            self._checks_client = True
-        except psycopg2.Error:  # before PostgreSQL 14, or on a system that cannot
-            [(self._server_pid,)] = self.fetch(pid)
-            self._checks_client = False
-        if self._server_pid != self.dbapi.info.backend_pid:
-            self._server_pid = None  # behind a pooler, where it may be another each time
 
     def _describe_holder(self) -> str | None:
         rows = self.fetch(self._lock.holder)
@@ -688,6 +678,10 @@ BEGIN = f"BEGIN {_READ_COMMITTED};\n"
 CAN_MARK = (
     "EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
     "AND pg_catalog.has_language_privilege('public', oid, 'usage'))"
+)
+#: An expression: whether the server can look for its client in mid-statement.
+_CAN_CHECK_CLIENT = (
+    "current_setting('server_version_num')::int >= 140000 AND pg_catalog.version() LIKE '%linux%'"
 )
 #: Deferred constraints are checked while a script's own settings and role are in force.
 _CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"

@@ -77,6 +77,7 @@ class SQLiteBackend(MigrationBackend):
         {"no_transaction", "on_change", "foreign_keys"}
     )
     driver_error: type[Exception] = sqlite3.Error
+    cancellable: ClassVar[bool] = True
     config_example: ClassVar[str] = f"""\
 # migrations_table = "{DEFAULT_TABLE}"
 # busy_timeout = {DEFAULT_BUSY_TIMEOUT:g}   # seconds to wait while another connection writes"""
