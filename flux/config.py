@@ -114,10 +114,10 @@ class FluxConfig(NamedTuple):
         """The directory of the configuration file, else the working directory."""
         return os.path.dirname(self.path or "") or os.curdir
 
-    def source_of_url(self, given: str | None = None) -> str:
-        """Where `resolve_url` takes the address from, in words."""
+    def source_of_url(self, given: str | None = None) -> str | None:
+        """Where `resolve_url` takes the address from, in words; None for one that was given."""
         if given is not None:
-            return "the address that was given"
+            return None
         if DATABASE_URL_VARIABLE in os.environ:
             return f"the environment variable {DATABASE_URL_VARIABLE}"
         return f"database_url in {self.path or CONFIG_FILE}"

@@ -67,7 +67,9 @@ def _message(backend: MigrationBackend, script: Script, error: Exception) -> tup
     if report.detail:
         message += f"\ndetail: {report.detail}"
     hint = report.hint
-    is_partial = isinstance(error, StatementError) and (error.number or 0) > 1
+    is_partial = (
+        isinstance(error, StatementError) and (error.number or 0) > 1 and not error.rolled_back
+    )
     if hint is None and is_partial and script.directives.no_transaction:
         hint = "mend it from that statement on, and take out of the file what took effect"
     return message, hint

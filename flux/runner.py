@@ -514,7 +514,7 @@ def _naming_source(source: str | None) -> Iterator[None]:
         yield
     except (DatabaseUnavailableError, InvalidConfigurationError) as error:
         if source is not None and error.location is None:
-            origin = f"it is from {source}"
+            origin = f"the address is from {source}"
             error.hint = f"{error.hint}; {origin}" if error.hint else origin
         raise
 

@@ -376,8 +376,8 @@ def test_post_apply_that_failed_by_itself_stays_to_be_finished(logged: Project) 
             4,
             "error: history and migration directory disagree\n"
             "- migrations/001.sql: 001 is divergent: it has changed since it was applied\n"
-            "  hint: restore the file as it was applied, and put the change into a new migration; or roll "
-            "back to before it, and change it then\n",
+            "  hint: restore the file as it was applied, and put the change into a new migration"
+            "; or roll back to before it, and change it then\n",
             id="divergent",
         ),
         pytest.param(

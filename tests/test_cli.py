@@ -244,8 +244,8 @@ def test_status_of_each_kind(shop: Project) -> None:
         "  hint: restore the file; if it was renamed, give it back the name it was applied with\n"
         "- migrations/002_author.sql: 002_author is divergent: it has changed since it was "
         "applied\n"
-        "  hint: restore the file as it was applied, and put the change into a new migration; or roll "
-        "back to before it, and change it then\n"
+        "  hint: restore the file as it was applied, and put the change into a new migration"
+        "; or roll back to before it, and change it then\n"
         "\n"
         "4 migrations: 1 pending, 1 late, 1 divergent, 1 missing\n"
     )
@@ -355,17 +355,15 @@ def test_apply_to_what_is_not_there_is_2(shop: Project) -> None:
 
 
 def test_validate(shop: Project) -> None:
-    assert shop.succeed("validate") == (
-        "valid: 3 migrations, as far as they are applied as the history has them\n"
-    )
+    assert shop.succeed("validate") == ("valid: 3 migrations, in order with the history\n")
     shop.succeed("apply")
     shop.add({"001_book.sql": "SELECT 1;", "001_book.undo.sql": "COMMIT;"})
     result = shop.run("validate")
     assert (result.code, result.err) == (4, "")
     assert result.out == (
         "- migrations/001_book.sql: 001_book is divergent: it has changed since it was applied\n"
-        "  hint: restore the file as it was applied, and put the change into a new migration; or roll "
-        "back to before it, and change it then\n"
+        "  hint: restore the file as it was applied, and put the change into a new migration"
+        "; or roll back to before it, and change it then\n"
         "- migrations/001_book.undo.sql:1:1: COMMIT inside a migration, which flux runs in a "
         "transaction of its own\n"
         "      1 | COMMIT;\n"
@@ -523,8 +521,8 @@ DIVERGENT = {
     "kind": "divergent",
     "ids": ["001_book"],
     "message": "001_book is divergent: it has changed since it was applied",
-    "hint": "restore the file as it was applied, and put the change into a new migration; or roll "
-    "back to before it, and change it then",
+    "hint": "restore the file as it was applied, and put the change into a new migration"
+    "; or roll back to before it, and change it then",
     "location": location("migrations/001_book.sql"),
 }
 DISAGREEMENT = {
@@ -1062,13 +1060,13 @@ def test_a_plan_that_changed_before_the_lock_is_shown_and_asked_again(shop: Proj
         shop.succeed("apply", "1")
         terminal.type("y\n")
         assert terminal.read_until(QUESTION) == (
-            "y\napply  002_author\napply  003_shelf\n" + QUESTION
+            "y\nmeanwhile the plan has changed:\napply  002_author\napply  003_shelf\n" + QUESTION
         )
         assert shop.applied() == IDS[:1]
         # It asks without the lock: others need not wait for an answer.
         shop.succeed("apply", "1", "--lock-wait", "0")
         terminal.type("y\n")
-        assert terminal.read_until(QUESTION) == "y\napply  003_shelf\n" + QUESTION
+        assert terminal.read_until(QUESTION) == "y\nmeanwhile the plan has changed:\napply  003_shelf\n" + QUESTION
         terminal.type("y\n")
         assert terminal.read_to_the_end().endswith("\n1 migration applied\n")
         assert terminal.process.wait() == 0

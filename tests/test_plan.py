@@ -148,8 +148,8 @@ def test_survey_goes_by_the_order(order: Order, rows: str) -> None:
 
 _DIVERGENT = (
     "{0}.sql: {0} is divergent: it has changed since it was applied\n"
-    "hint: restore the file as it was applied, and put the change into a new migration; or roll "
-    "back to before it, and change it then"
+    "hint: restore the file as it was applied, and put the change into a new migration"
+    "; or roll back to before it, and change it then"
 )
 _LATE = (
     "{0}.sql: {0} is late: it is pending, and {1}, which is newer, is applied\n"

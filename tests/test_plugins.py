@@ -216,7 +216,10 @@ def test_a_database_that_a_plugin_cannot_open(cool: CoolProject) -> None:
     _configured(cool)
     result = cool.flux("status", FLUX_DATABASE_URL="cooldb://nowhere.cool")
     assert result == FluxResult(
-        1, "", "error: cannot open the database: unable to open database file\n"
+        1,
+        "",
+        "error: cannot open the database: unable to open database file\n"
+        "hint: the address is from the environment variable FLUX_DATABASE_URL\n",
     )
 
 

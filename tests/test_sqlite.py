@@ -615,6 +615,9 @@ def test_vacuum_inside_a_transaction_says_what_to_do(project: Project) -> None:
     )
 
 
+MEND = "hint: mend it from that statement on, and take out of the file what took effect\n"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "state", "tables"),
     [
@@ -656,7 +659,8 @@ def test_a_failure_without_a_transaction_says_how_far_it_came(
     assert project.fail("apply") == (
         f'error: migrations/001.sql:{line}: applying 001 failed: near "FAIL": syntax error\n'
         f"    {line} | FAIL;\n"
-        "done before it: 000\n"
+        + (MEND if "took effect" in state and "no statement" not in state else "")
+        + "done before it: 000\n"
         f"state: it ran without a transaction{state}, and 001 is not in the history\n"
     )
     assert (project.tables(), project.applied()) == (tables, ["000"])
@@ -802,7 +806,8 @@ def make_sqlite(path: Path, *sql: str) -> None:
         pytest.param(
             "directory",
             1,
-            "error: cannot open app.db: unable to open database file\nhint: this is a directory\n",
+            "error: cannot open app.db: unable to open database file\n"
+            "hint: this is a directory; the address is from database_url in flux.toml\n",
             id="a directory",
         ),
     ],
