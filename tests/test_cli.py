@@ -1066,7 +1066,10 @@ def test_a_plan_that_changed_before_the_lock_is_shown_and_asked_again(shop: Proj
         # It asks without the lock: others need not wait for an answer.
         shop.succeed("apply", "1", "--lock-wait", "0")
         terminal.type("y\n")
-        assert terminal.read_until(QUESTION) == "y\nmeanwhile the plan has changed:\napply  003_shelf\n" + QUESTION
+        assert (
+            terminal.read_until(QUESTION)
+            == "y\nmeanwhile the plan has changed:\napply  003_shelf\n" + QUESTION
+        )
         terminal.type("y\n")
         assert terminal.read_to_the_end().endswith("\n1 migration applied\n")
         assert terminal.process.wait() == 0

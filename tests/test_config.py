@@ -127,6 +127,7 @@ def test_the_migration_directory_counts_from_the_file(
 
 # What it may not say ------------------------------------------------------------------------
 
+_BELOW = "hint: a setting such as backend = … stands below the line [flux]"
 _KEYS = (
     "backend, migration_directory, log_level, apply_repeatable_on_undo, post_apply_on_failure, "
     "order, missing, lock_wait, database_url"
@@ -171,16 +172,18 @@ _KEYS = (
             id="an unknown key",
         ),
         pytest.param(
-            "flux = 3", "flux.toml: [flux] must be a section", id="a number for a section"
+            "flux = 3",
+            "flux.toml: [flux] must be a section\n" + _BELOW,
+            id="a number for a section",
         ),
         pytest.param(
             '[[flux]]\nbackend = "sqlite"',
-            "flux.toml: [flux] must be a section",
+            "flux.toml: [flux] must be a section\n" + _BELOW,
             id="a list of sections",
         ),
         pytest.param(
             'backend = "sqlite"\n[flux]\nbackend = "sqlite"',
-            "flux.toml: [backend] must be a section",
+            "flux.toml: [backend] must be a section\n" + _BELOW,
             id="the backend in the wrong place",
         ),
     ],
@@ -330,10 +333,12 @@ def test_a_file_that_cannot_be_read(write: Write) -> None:
     [
         pytest.param("[tool.other]", "there is no [tool.flux] section", id="no section"),
         pytest.param("tool = 3", "there is no [tool.flux] section", id="tool is a number"),
-        pytest.param("[tool]\nflux = 3", "[tool.flux] must be a section", id="flux is a number"),
+        pytest.param(
+            "[tool]\nflux = 3", "[tool.flux] must be a section\n" + _BELOW, id="flux is a number"
+        ),
         pytest.param(
             '[tool.flux]\nbackend = "sqlite"\nbackend_config = 3',
-            "[tool.flux.backend_config] must be a section",
+            "[tool.flux.backend_config] must be a section\n" + _BELOW,
             id="backend_config is a number",
         ),
         pytest.param(

@@ -738,16 +738,18 @@ _RETURN = "hint: apply() returns SQL text, or several texts"
             id="no return",
         ),
         pytest.param(
-            "def apply(): return 3", f"apply() gives a int instead of SQL text\n{_RETURN}", id="int"
+            "def apply(): return 3",
+            f"apply() gives an object of type int instead of SQL text\n{_RETURN}",
+            id="int",
         ),
         pytest.param(
             "def apply(): return b'a'",
-            f"apply() gives a bytes instead of SQL text\n{_RETURN}",
+            f"apply() gives an object of type bytes instead of SQL text\n{_RETURN}",
             id="bytes",
         ),
         pytest.param(
             "def apply(): return {'a': 'b'}",
-            f"apply() gives a dict instead of SQL text\n{_RETURN}",
+            f"apply() gives an object of type dict instead of SQL text\n{_RETURN}",
             id="dict",
         ),
         pytest.param(
@@ -762,7 +764,7 @@ _RETURN = "hint: apply() returns SQL text, or several texts"
         ),
         pytest.param(
             "async def f(): return ''\ndef apply(): return f()",
-            f"apply() gives a coroutine instead of SQL text\n{_RETURN}",
+            f"apply() gives an object of type coroutine instead of SQL text\n{_RETURN}",
             id="a coroutine",
         ),
     ],
