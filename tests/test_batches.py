@@ -153,6 +153,29 @@ def test_status_tells_of_a_change_that_is_due(logged: Project) -> None:
     assert (result.code, result.out.splitlines()[-2]) == (3, "changed    post-apply/c")
 
 
+def test_a_rollback_leaves_on_change_to_the_next_apply_which_runs_all(logged: Project) -> None:
+    """What they made may be gone with what was rolled back."""
+    logged.add(
+        {
+            "pre-apply/c.sql": "-- flux: on-change\n" + note("pre c"),
+            "post-apply/c.sql": "-- flux: on-change\n" + note("post c"),
+        }
+    )
+    logged.succeed("apply")
+    assert ran(logged) == ["pre a", "pre b", "pre c", "001", "002", "post a", "post b", "post c"]
+    logged.add({"post-apply/c.sql": "-- flux: on-change\n" + note("post c2")})
+    logged.succeed("rollback", "-y")
+    assert ran(logged) == around("undo 002")
+    status = logged.run("status", "--check")
+    assert (status.code, status.out.splitlines()[2:4]) == (
+        3,
+        ["changed    pre-apply/c", "changed    post-apply/c"],
+    )
+    logged.succeed("apply")
+    assert ran(logged) == ["pre a", "pre b", "pre c", "002", "post a", "post b", "post c2"]
+    assert logged.succeed("apply") == "nothing to do\n"
+
+
 def test_on_change_that_fails_is_due_again(logged: Project) -> None:
     name = "pre-apply/c.sql"
     logged.add({name: "-- flux: on-change\n" + note("c1") + "FAIL;\n"})

@@ -58,7 +58,7 @@ def test_the_way_of_a_newcomer(project: Project) -> None:
     assert project.succeed("init") == f"created  flux.toml\ncreated  migrations{os.sep}\n"
     for arguments in (
         ["Add users"],
-        ["--sql", "Add users"],
+        ["--sql", "Add", "users"],
         ["--pre", "x"],
         ["--post", "--sql", "x"],
     ):
@@ -294,6 +294,32 @@ def test_plan_shows_the_sql(shop: Project) -> None:
         "apply  005\n\n    -- a Python function in migrations/005.py, which is given the "
         "connection\n"
     )
+
+
+def test_plan_marks_migrations_without_a_statement(project: Project) -> None:
+    """As `flux new` leaves them: most often they are not written yet."""
+    project.succeed("new", "--sql", "Not written yet")
+    [id] = {path.name.partition(".")[0] for path in (project.root / "migrations").iterdir()}
+    project.add(
+        {
+            "000_1.sql": "",
+            "000_2.sql": "-- one\n/* two */\n\n",
+            "000_3.sql": "-- one\nSELECT 1",
+            "000_4.py": "def apply():\n    return ''\n",
+            "000_5.py": "def apply(connection):\n    pass\n",
+            "pre-apply/p.sql": "-- nothing\n",
+        }
+    )
+    assert project.succeed("plan") == (
+        "run    pre-apply/p\n"
+        "apply  000_1  (it holds no statement)\n"
+        "apply  000_2  (it holds no statement)\n"
+        "apply  000_3\n"
+        "apply  000_4  (it holds no statement)\n"
+        "apply  000_5\n"
+        f"apply  {id}  (it holds no statement)\n"
+    )
+    assert project.succeed("apply").endswith("\n6 migrations applied\n")
 
 
 @pytest.mark.parametrize(
@@ -551,6 +577,37 @@ NO_CONFIGURATION: dict[str, Any] = {
 }
 
 
+def of_one_problem(type_: str, kind: str, ids: list[str], **told: Any) -> dict[str, Any]:
+    """An error that is its only problem: it is told as itself, and listed as well."""
+    return {"type": type_, **told, "problems": [{"kind": kind, "ids": ids, **told}]}
+
+
+CANNOT_RUN = of_one_problem(
+    "MigrationLoadingError",
+    "transaction-control",
+    ["002_author"],
+    message="COMMIT inside a migration, which flux runs in a transaction of its own",
+    hint="remove it, or run the whole file without a transaction: -- flux: no-transaction",
+    location=location("migrations/002_author.sql", 1, 1),
+)
+UNREADABLE = of_one_problem(
+    "InvalidMigrationModuleError",
+    "invalid-module",
+    ["004"],
+    message="has no apply()",
+    hint="define apply() that returns SQL text, or apply(connection) that does the work itself",
+    location=location("migrations/004.py"),
+)
+UNKNOWN_KEY = of_one_problem(
+    "InvalidConfigurationError",
+    "unknown-key",
+    [],
+    message="unknown key 'tabel' in [backend]",
+    hint="there are: migrations_table, busy_timeout",
+    location=location("flux.toml"),
+)
+
+
 def step(action: str, name: str) -> dict[str, Any]:
     return {"action": action, "name": name, "seconds": "float"}
 
@@ -660,6 +717,23 @@ def planned(number: int, **more: str) -> dict[str, Any]:
             4,
             {"ok": False, "steps": [], "error": DISAGREEMENT},
             id="apply is stopped",
+        ),
+        pytest.param(
+            {"002_author.sql": "COMMIT;"},
+            ["apply"],
+            1,
+            {"ok": False, "steps": [], "error": CANNOT_RUN},
+            id="apply of what cannot run",
+        ),
+        pytest.param(
+            {"004.py": ""}, ["plan"], 1, {"error": UNREADABLE}, id="plan of what cannot be read"
+        ),
+        pytest.param(
+            {"../flux.toml": '[flux]\nbackend = "sqlite"\n[backend]\ntabel = 1'},
+            ["status", "app.db"],
+            2,
+            {"error": UNKNOWN_KEY},
+            id="status with an unknown key",
         ),
         pytest.param(
             {},
@@ -959,6 +1033,7 @@ def at_terminal(
     project: Project,
     *arguments: str,
     env: Mapping[str, str | None] | None = None,
+    stdout: int | None = None,
     stderr: int | None = None,
 ) -> Iterator[Terminal]:
     import pty
@@ -969,7 +1044,7 @@ def at_terminal(
         cwd=project.root,
         env=flux_environment({"TERM": "xterm", **(env or {})}),
         stdin=slave,
-        stdout=slave,
+        stdout=slave if stdout is None else stdout,
         stderr=slave if stderr is None else stderr,
     ) as process:
         os.close(slave)
@@ -1035,6 +1110,13 @@ def test_rollback_shows_the_plan_and_asks(shop: Project) -> None:
 
 
 @posix_only
+def test_the_question_remarks_on_migrations_without_a_statement(project: Project) -> None:
+    project.add({"001.sql": "-- later\n"})
+    with at_terminal(project, "apply", env=NO_COLOR) as terminal:
+        assert terminal.read_until(QUESTION) == ("apply  001  (it holds no statement)\n" + QUESTION)
+
+
+@posix_only
 @pytest.mark.parametrize("flag", ["-y", "--auto-approve"])
 def test_auto_approve_does_not_ask(shop: Project, flag: str) -> None:
     for command in ("apply", "rollback"):
@@ -1095,6 +1177,39 @@ def test_the_question_is_seen_where_errors_go_elsewhere(shop: Project) -> None:
         terminal.read_to_the_end()
         assert terminal.process.stderr is not None
         assert terminal.process.stderr.read().startswith(b"error: nothing was changed")
+
+
+@posix_only
+def test_the_question_is_seen_where_the_output_goes_elsewhere(shop: Project) -> None:
+    """`flux apply > log` asks, at the terminal; the log has what was done."""
+    for command, question, plan, done in (
+        ("apply", QUESTION, PLAN, "3 migrations applied"),
+        ("rollback", "Roll this back? [y/N] ", "undo   003_shelf\n", "1 migration rolled back"),
+    ):
+        with at_terminal(shop, command, env=NO_COLOR, stdout=subprocess.PIPE) as terminal:
+            assert terminal.read_until(question) == plan + question
+            terminal.type("y\n")
+            assert terminal.process.stdout is not None
+            log = without_times(terminal.process.stdout.read().decode())
+            assert [line.split()[-1] for line in log.splitlines()[:-1]] == [
+                line.split()[-1] for line in plan.splitlines()
+            ]
+            assert log.splitlines()[-1] == done
+            assert terminal.process.wait() == 0
+            assert terminal.read_to_the_end() == "y\n"
+    assert shop.applied() == IDS[:2]
+
+
+@posix_only
+def test_where_neither_output_nor_errors_are_seen_nothing_is_asked(shop: Project) -> None:
+    shop.succeed("apply", "1")
+    with at_terminal(shop, "rollback", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as terminal:
+        assert terminal.process.stderr is not None
+        assert terminal.process.stderr.read().startswith(
+            b"error: rollback changes the database, and there is no terminal to ask at\n"
+        )
+        assert terminal.process.wait() == 2
+    assert shop.applied() == IDS[:1]
 
 
 @posix_only

@@ -144,6 +144,13 @@ _PLACE = Location("x.sql", 3, 8, "SELECT y")
             id="problems",
         ),
         pytest.param(
+            FluxMigrationException.of(
+                (Problem("late", ("a",), "a is late", "rename it", _PLACE),), "1 problem"
+            ),
+            "x.sql:3:8: a is late\n    3 | SELECT y\n      |        ^\nhint: rename it",
+            id="one problem is the error itself",
+        ),
+        pytest.param(
             MigrationApplyError("applying b failed: no", id="b", state="rolled back"),
             "applying b failed: no\nstate: rolled back",
             id="a failed migration",

@@ -290,13 +290,30 @@ def test_plan_apply_goes_by_the_order() -> None:
             id="mistyped",
         ),
         pytest.param(
+            "2_y",
+            "no migration '2_y' is on disk\nhint: did you mean '20240422_002_y'?",
+            id="a part of one",
+        ),
+        pytest.param(
+            "0422_00",
+            "no migration '0422_00' is on disk\n"
+            "hint: did you mean '20240422_001_x' or '20240422_002_y'?",
+            id="a part of two",
+        ),
+        pytest.param(
+            "2024",
+            "no migration '2024' is on disk\n"
+            "hint: did you mean '20240422_001_x' or '20240422_002_y' or '20240423_001_z'?",
+            id="a part of more than three",
+        ),
+        pytest.param(
             "zzz", "no migration 'zzz' is on disk\nhint: `flux status` lists them", id="unknown"
         ),
         pytest.param("", "no migration '' is on disk\nhint: `flux status` lists them", id="empty"),
     ],
 )
 def test_a_target_that_is_not_there_is_an_error(to: str, message: str) -> None:
-    directory = _directory("20240422_001_x 20240422_002_y")
+    directory = _directory("20240422_001_x 20240422_002_y 20240423_001_z 20240424_001_w")
     error = _error(lambda: plan_apply(directory, _state(""), to=to), UnknownMigrationError)
     assert str(error) == message
 
@@ -447,6 +464,12 @@ def test_repeatables_run_around_a_rollback() -> None:
         "run:pre-apply/p undo:a run:post-apply/q"
     )
     assert plan_rollback(directory, _state("")) == Plan()
+
+
+@pytest.mark.parametrize("last_runs", [{}, _SAME, _CHANGED], ids=["never ran", "same", "changed"])
+def test_on_change_does_not_run_around_a_rollback(last_runs: Mapping[str, str]) -> None:
+    plan = plan_rollback(_directory("a", pre="c1 p", post="c2 q"), _state("a", last_runs=last_runs))
+    assert _steps(plan) == "run:pre-apply/p undo:a run:post-apply/q"
 
 
 @pytest.mark.parametrize(

@@ -413,6 +413,37 @@ def test_a_python_migration_that_ends_the_transaction_is_noticed(
     assert (pg.tables(), pg.applied()) == (tables, ["001"])
 
 
+@pytest.mark.parametrize("handed_in", [True, False], ids=["handed in", "of its own"])
+@pytest.mark.parametrize(
+    ("ending", "tables"),
+    [
+        pytest.param("connection.commit()", ["a", "t"], id="commit()"),
+        pytest.param("cursor.execute('COMMIT')", ["a", "t"], id="COMMIT"),
+        pytest.param("cursor.execute('COMMIT; BEGIN')", ["a", "t"], id="COMMIT and BEGIN"),
+    ],
+)
+def test_a_python_migration_that_commits_and_then_fails_tells_of_both(
+    pg: PostgresProject, ending: str, tables: list[str], handed_in: bool
+) -> None:
+    """Nothing says that it was rolled back: its table is there."""
+    pg.add(
+        {
+            "001.sql": "CREATE TABLE a ()",
+            "002.py": "def apply(connection):\n    cursor = connection.cursor()\n"
+            f"    cursor.execute('CREATE TABLE t ()')\n    {ending}\n"
+            "    raise ValueError('no')\n",
+        }
+    )
+    with connected(pg) as connection, pytest.raises(MigrationApplyError) as caught:
+        flux.apply(connection if handed_in else pg.postgres.url, config="flux.toml")
+    first, _, rest = ENDED.partition("\n")
+    assert str(caught.value) == (
+        first.replace("002.py:", "002.py:5:")
+        + f", and then failed: ValueError: no\n    5 |     raise ValueError('no')\n{rest}"
+    )
+    assert (pg.tables(), pg.applied()) == (tables, ["001"])
+
+
 def test_a_python_migration_has_what_the_driver_gives(pg: PostgresProject) -> None:
     """Savepoints, parameters, named cursors and COPY, all in the transaction of its row."""
     pg.add(

@@ -198,3 +198,20 @@ def test_the_statement_of_a_killed_run_ends_soon(pg: PostgresProject) -> None:
     pg.add({"001.sql": "CREATE TABLE whole (a int);"})
     pg.apply()  # waits at the fence, and not for an hour
     assert (pg.tables(), pg.applied()) == (["whole"], ["001"])
+
+
+def test_reading_says_that_it_waits(pg: PostgresProject) -> None:
+    """A session that has locked the history itself holds up `status`, but not in silence."""
+    pg.add({"001.sql": "CREATE TABLE t (a int);"})
+    pg.apply()
+    told: list[str] = []
+    with pg.postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE _flux_migrations")
+
+        def on_event(event: Event) -> None:
+            told.append(event.message)
+            cursor.execute("COMMIT")
+
+        with pg.runner(on_event=on_event) as runner:
+            assert [row.state for row in runner.status().rows] == ["applied"]
+    assert told == ["waiting for the history: another session has it locked"]

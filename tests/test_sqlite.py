@@ -148,6 +148,27 @@ def test_a_python_migration_that_ends_the_transaction_is_noticed(
     assert (project.tables(), project.applied()) == (left, [])
 
 
+def test_a_python_migration_that_commits_and_then_fails_tells_of_both(project: Project) -> None:
+    project.add({"001.py": ENDS + "    connection.commit()\n    raise ValueError('no')\n"})
+    line = ENDS.count("\n") + 2
+    assert project.fail("apply") == (
+        f"error: migrations/001.py:{line}: applying 001 failed: it ended the transaction that "
+        "flux runs it in, and then failed: ValueError: no\n"
+        f"    {line} |     raise ValueError('no')\n"
+        "hint: leave commit and rollback to flux, or run it without a transaction: no-transaction\n"
+        "state: what it committed is in the database, and the history does not say so\n"
+    )
+    assert (project.tables(), project.applied()) == (["a"], [])
+
+
+def test_a_python_migration_that_fails_without_a_commit_is_rolled_back(project: Project) -> None:
+    project.add({"001.py": ENDS + "    raise ValueError('no')\n"})
+    assert project.fail("apply").endswith(
+        "\nstate: rolled back; the database is as it was before 001\n"
+    )
+    assert (project.tables(), project.applied()) == ([], [])
+
+
 def test_a_python_migration_that_closes_the_connection_is_an_error(project: Project) -> None:
     project.add({"001.py": ENDS + "    connection.close()\n"})
     assert project.fail("apply") == (

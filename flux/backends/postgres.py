@@ -317,12 +317,17 @@ class PostgresBackend(MigrationBackend):
         """The history and what flux remembers, in one query where nothing is remembered."""
         state_table = self.literal(self.state_table)
         with self.reporting("cannot read the history"):
+            query = (
+                f"SELECT h.id, h.hash, {_APPLIED_AT}, "
+                f"pg_catalog.to_regclass({state_table}) IS NOT NULL "
+                f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
+            )
             try:
-                rows = self.fetch(
-                    f"SELECT h.id, h.hash, {_APPLIED_AT}, "
-                    f"pg_catalog.to_regclass({state_table}) IS NOT NULL "
-                    f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
-                )
+                try:
+                    rows = self.fetch(f"SET LOCAL lock_timeout = 1000;\n{query}")
+                except errors.LockNotAvailable:
+                    self.announce("waiting for the history: another session has it locked")
+                    rows = self.fetch(query)
             except errors.UndefinedTable:
                 self._refuse_names_in_lower_case()
                 return DatabaseState()
