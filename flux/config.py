@@ -120,7 +120,7 @@ class FluxConfig(NamedTuple):
             return None
         if DATABASE_URL_VARIABLE in os.environ:
             return f"the environment variable {DATABASE_URL_VARIABLE}"
-        return f"database_url in {self.path or CONFIG_FILE}"
+        return f"database_url in {self.path or 'the configuration'}"
 
     def resolve_url(self, given: str | None = None) -> str:
         """The database's address: the one given, else the environment's, else the file's.

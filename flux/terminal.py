@@ -33,7 +33,7 @@ def ask(question: str) -> bool:
     try:
         answer = input()
     except EOFError:
-        print()
+        print(file=question_stream())
         return False
     return answer.strip().lower() in ("y", "yes")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -11,6 +12,7 @@ from typing import NoReturn
 import pytest
 
 from tests.flux_process import FluxProcess
+from tests.pgbouncer import PgBouncer, PgBouncerUnavailableError, running_pgbouncer
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import (
     PG_CTL_VARIABLE,
@@ -64,6 +66,26 @@ def postgres_database(server: PostgresServer) -> Iterator[Postgres]:
         yield place
 
 
+@pytest.fixture(scope="session")
+def pgbouncer(server: PostgresServer) -> Iterator[PgBouncer]:
+    """One PgBouncer in transaction mode, in front of every database of the server."""
+    try:
+        with running_pgbouncer(server) as running:
+            yield running
+            return
+    except PgBouncerUnavailableError as error:
+        problem = str(error)
+    if shutil.which("apt-get") is None:  # its package is Debian's
+        pytest.skip(problem)
+    unavailable(problem)
+
+
+@pytest.fixture
+def pooled_url(pgbouncer: PgBouncer, postgres_database: Postgres) -> str:
+    """The URL of `postgres_database` by way of PgBouncer."""
+    return pgbouncer.url(postgres_database.database)
+
+
 @pytest.fixture
 def run_flux(tmp_path: Path) -> FluxProcess:
     """Runs `python -m flux` in `tmp_path`, or where told."""
@@ -96,6 +118,13 @@ def pg_alone(
 ) -> PostgresProject:
     """An empty project on PostgreSQL, in a database of the test's own; the test works in it."""
     return _postgres_project(postgres_database, tmp_path, run_flux, monkeypatch)
+
+
+@pytest.fixture
+def pg_pooled(pg_alone: PostgresProject, pooled_url: str) -> PostgresProject:
+    """`pg_alone`, whose flux goes by way of PgBouncer; the test's own queries go directly."""
+    pg_alone.configure(url=pooled_url)
+    return pg_alone
 
 
 def _postgres_project(

@@ -45,7 +45,7 @@ _INSTALLED_PATTERNS = (
 
 # initdb and postgres refuse to run as root. This drops to an unprivileged id that may still enter
 # root's directories.
-_UNPRIVILEGED = (
+UNPRIVILEGED = (
     "setpriv --securebits=+no_setuid_fixup --reuid=65534 --regid=65534 --clear-groups"
     " --inh-caps=+dac_override --ambient-caps=+dac_override"
 )
@@ -243,7 +243,7 @@ def _executable(pg_ctl: Path, directory: Path) -> Path:
             " and setpriv (util-linux) is not there to drop to another user"
         )
     script = directory / "pg_ctl"
-    command = f'exec {_UNPRIVILEGED} {shlex.quote(str(pg_ctl))} "$@"'
+    command = f'exec {UNPRIVILEGED} {shlex.quote(str(pg_ctl))} "$@"'
     script.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
     script.chmod(0o755)
     probe = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)

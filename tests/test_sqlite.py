@@ -1177,3 +1177,22 @@ def test_a_foreign_table_of_the_same_name_is_an_error(project: Project) -> None:
     for command in ("status", "apply"):
         assert project.fail(command) == "error: cannot read the history: no such column: id\n"
     assert project.tables() == []
+
+
+def test_what_sqlite_itself_rolled_back_is_told_as_rolled_back(project: Project) -> None:
+    """`OR ROLLBACK` ends the transaction with nothing of it left; no commit is suspected."""
+    project.add(
+        {
+            "001.py": "def apply(connection):\n    connection.execute('CREATE TABLE a (id UNIQUE)')\n"
+            "    connection.execute('INSERT INTO a VALUES (1)')\n"
+            "    connection.execute('INSERT OR ROLLBACK INTO a VALUES (1)')\n"
+        }
+    )
+    assert project.fail("apply") == (
+        "error: migrations/001.py:4: applying 001 failed: IntegrityError: UNIQUE constraint "
+        "failed: a.id\n"
+        "    4 |     connection.execute('INSERT OR ROLLBACK INTO a VALUES (1)')\n"
+        "state: rolled back; the database is as it was before 001\n"
+    )
+    assert project.tables() == []
+    assert project.applied() == []

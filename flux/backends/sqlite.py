@@ -410,21 +410,43 @@ class SQLiteBackend(MigrationBackend):
                 self._execute_outside(script)
 
     def _execute_inside(self, script: Script) -> None:
-        # Commit or rollback by the script itself takes this mark away.
+        # Commit or rollback by the script itself takes the savepoint away.
+        if script.function is None:
+            self.run_sql("SAVEPOINT flux_migration")
+            super().execute(script)
+            if not self._is_released():
+                raise TransactionEndedError
+            return
+        # A rollback, SQLite's own included, takes the table away; a commit leaves it.
+        self.run_sql("CREATE TEMP TABLE flux_mark (a)")
         self.run_sql("SAVEPOINT flux_migration")
-        failure = None
         try:
             super().execute(script)
         except Exception as error:
-            if script.function is None:
-                raise
-            failure = error
+            if not self._is_released() and self._drop_mark():
+                raise TransactionEndedError(error) from error
+            raise
+        if not self._is_released():
+            self._drop_mark()
+            raise TransactionEndedError
+        self.run_sql("DROP TABLE temp.flux_mark")
+
+    def _is_released(self) -> bool:
+        """Release the savepoint of flux's transaction; False where that was ended."""
         try:
             self.run_sql("RELEASE flux_migration")
-        except sqlite3.OperationalError as error:
-            raise TransactionEndedError(failure) from failure or error
-        if failure is not None:
-            raise failure
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+    def _drop_mark(self) -> bool:
+        """Drop the table that marks flux's transaction; whether it was there."""
+        if self.dbapi.in_transaction:  # the script's own
+            self.run_sql("ROLLBACK")
+        was_there = bool(self.fetch("PRAGMA temp.table_info(flux_mark)"))
+        if was_there:
+            self.run_sql("DROP TABLE temp.flux_mark")
+        return was_there
 
     def _execute_outside(self, script: Script) -> None:
         with self._session(script):
