@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from typing import Any
 
+import psycopg2
 import pytest
 
 from tests.flux_process import FluxResult, flux_environment
 from tests.postgres_project import PostgresProject
-from tests.test_postgres_lock import LOCK, NO_TRANSACTION, applied_in
+from tests.test_postgres_lock import NO_TRANSACTION, applied_in
 
 REPLICAS = 50
 HANGS_AFTER = 60.0  # seconds
@@ -102,3 +104,68 @@ LOCKS_LEFT = """
 SELECT pid, classid, objid FROM pg_locks WHERE locktype = 'advisory'
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+
+
+# Behind the pooler --------------------------------------------------------------------------
+
+STATE = """
+SELECT (SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings
+        WHERE source = 'session' AND name NOT IN
+        ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable',
+         'application_name', 'client_encoding')),
+    current_user, session_user, current_setting('search_path'),
+    (SELECT string_agg(relname, ' ') FROM pg_class WHERE relpersistence = 't')
+"""
+
+
+def pool_state(pg: PostgresProject, url: str) -> set[tuple[Any, ...]]:
+    """What other clients find in the sessions of the pool: each of them, as many as there are."""
+    [(count,)] = pg.query(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    states = {}
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(closing(psycopg2.connect(url)))
+            cursor = connection.cursor()  # in a transaction, which pins a session
+            cursor.execute("SELECT pg_backend_pid()")
+            [(pid,)] = cursor.fetchall()
+            cursor.execute(STATE)
+            [states[pid]] = cursor.fetchall()
+    assert len(states) == count > 0
+    return set(states.values())
+
+
+@pytest.mark.parametrize("transaction", ["transaction", "no-transaction"])
+@pytest.mark.parametrize("kind", ["sql", "py", "fails"])
+def test_settings_reach_neither_the_next_migration_nor_other_clients(
+    pg_pooled: PostgresProject, pooled_url: str, transaction: str, kind: str
+) -> None:
+    pg = pg_pooled
+    is_unwrapped = transaction == "no-transaction"
+    marks = "flux: no-transaction\n" if is_unwrapped else "\n"
+    if kind == "py":
+        text = f"# {marks}def apply(connection):\n    connection.cursor().execute('''{SETTINGS}''')\n"
+        pg.add({"001.py": text})
+    else:
+        pg.add({"001.sql": f"-- {marks}{SETTINGS}" + ("SELECT 1/0;" if kind == "fails" else "")})
+    pg.add({"002.sql": f"CREATE TABLE seen AS {STATE};"})
+    pg.query("CREATE ROLE other")
+    pg.query("CREATE SCHEMA elsewhere; GRANT ALL ON SCHEMA elsewhere TO other")
+    try:
+        if kind == "fails":
+            assert "division by zero" in pg.error()
+        else:
+            assert pg.apply().applied == ("001", "002")
+            assert set(pg.query("SELECT * FROM seen")) == CLEAN
+        assert pool_state(pg, pooled_url) == CLEAN
+    finally:
+        pg.query("DROP OWNED BY other; DROP ROLE other")
+
+
+SETTINGS = (
+    "SET search_path = elsewhere; SET statement_timeout = '7min'; "
+    "CREATE TEMP TABLE mine (); SET work_mem = '9MB'; SET ROLE other;\n"
+)
+CLEAN = {(None, "postgres", "postgres", '"$user", public', None)}

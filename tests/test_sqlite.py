@@ -1183,7 +1183,8 @@ def test_what_sqlite_itself_rolled_back_is_told_as_rolled_back(project: Project)
     """`OR ROLLBACK` ends the transaction with nothing of it left; no commit is suspected."""
     project.add(
         {
-            "001.py": "def apply(connection):\n    connection.execute('CREATE TABLE a (id UNIQUE)')\n"
+            "001.py": "def apply(connection):\n"
+            "    connection.execute('CREATE TABLE a (id UNIQUE)')\n"
             "    connection.execute('INSERT INTO a VALUES (1)')\n"
             "    connection.execute('INSERT OR ROLLBACK INTO a VALUES (1)')\n"
         }
