@@ -135,37 +135,3 @@ def pool_state(pg: PostgresProject, url: str) -> set[tuple[Any, ...]]:
             [states[pid]] = cursor.fetchall()
     assert len(states) == count > 0
     return set(states.values())
-
-
-@pytest.mark.parametrize("transaction", ["transaction", "no-transaction"])
-@pytest.mark.parametrize("kind", ["sql", "py", "fails"])
-def test_settings_reach_neither_the_next_migration_nor_other_clients(
-    pg_pooled: PostgresProject, pooled_url: str, transaction: str, kind: str
-) -> None:
-    pg = pg_pooled
-    is_unwrapped = transaction == "no-transaction"
-    marks = "flux: no-transaction\n" if is_unwrapped else "\n"
-    if kind == "py":
-        text = f"# {marks}def apply(connection):\n    connection.cursor().execute('''{SETTINGS}''')\n"
-        pg.add({"001.py": text})
-    else:
-        pg.add({"001.sql": f"-- {marks}{SETTINGS}" + ("SELECT 1/0;" if kind == "fails" else "")})
-    pg.add({"002.sql": f"CREATE TABLE seen AS {STATE};"})
-    pg.query("CREATE ROLE other")
-    pg.query("CREATE SCHEMA elsewhere; GRANT ALL ON SCHEMA elsewhere TO other")
-    try:
-        if kind == "fails":
-            assert "division by zero" in pg.error()
-        else:
-            assert pg.apply().applied == ("001", "002")
-            assert set(pg.query("SELECT * FROM seen")) == CLEAN
-        assert pool_state(pg, pooled_url) == CLEAN
-    finally:
-        pg.query("DROP OWNED BY other; DROP ROLE other")
-
-
-SETTINGS = (
-    "SET search_path = elsewhere; SET statement_timeout = '7min'; "
-    "CREATE TEMP TABLE mine (); SET work_mem = '9MB'; SET ROLE other;\n"
-)
-CLEAN = {(None, "postgres", "postgres", '"$user", public', None)}
