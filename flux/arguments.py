@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn, TextIO
 
-    from flux.runner import StepResult
+    from flux.results import StepResult
 
 _EPILOG = """\
 exit codes:

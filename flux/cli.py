@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from flux.exceptions import FluxMigrationException, Problem
     from flux.migration import Placement
     from flux.plan import Plan
-    from flux.runner import BatchResult, Event, FluxRunner
+    from flux.results import BatchResult, Event
+    from flux.runner import FluxRunner
 
 DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
 INTERRUPTED, TERMINATED = 130, 143
@@ -243,7 +244,7 @@ def _change(
     """What `apply` and `rollback` share: asking, showing what happens, and the last line."""
     from flux import render
     from flux.interruption import Interruptible
-    from flux.runner import StepResult
+    from flux.results import StepResult
 
     palette = palette_for(sys.stdout)
     done = arguments.done = []

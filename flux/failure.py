@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from flux.backends.base import (
-    LockLostError,
-    MigrationBackend,
-    StatementError,
-    TransactionEndedError,
-)
+from flux.backends.base import MigrationBackend
+from flux.backends.signals import LockLostError, StatementError, TransactionEndedError
 from flux.exceptions import FluxMigrationException, Location, MigrationApplyError
 from flux.migration import Script
 from flux.plan import Step

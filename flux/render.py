@@ -20,7 +20,7 @@ from flux.migration import Migration
 
 if TYPE_CHECKING:
     from flux.plan import Plan, Step
-    from flux.runner import BatchResult, Status, StepResult
+    from flux.results import BatchResult, Status, StepResult
 
 FORMAT = 1
 

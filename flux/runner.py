@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from flux import directory as directories
 from flux.backends import backend_of_connection, load_backend
-from flux.backends.base import (
-    HistoryChangedError,
-    MigrationBackend,
-)
+from flux.backends.base import MigrationBackend
+from flux.backends.signals import HistoryChangedError
 from flux.config import FluxConfig
 from flux.exceptions import (
     ApprovalError,
@@ -37,7 +35,6 @@ from flux.migration import AppliedMigration, Migration, Repeatable
 from flux.plan import (
     DatabaseState,
     Plan,
-    StatusRow,
     Step,
     changed_repeatables,
     find_problems,
@@ -47,70 +44,10 @@ from flux.plan import (
     refuse,
     survey,
 )
+from flux.results import BatchResult, Event, Status, StepResult
 
 #: Asked with the plan before anything is locked; True goes ahead.
 Confirm = Callable[[Plan], bool]
-
-
-class StepResult(NamedTuple):
-    """One step that was done: what, and how long it took in seconds."""
-
-    action: Literal["apply", "undo", "run"]
-    name: str
-    seconds: float
-
-
-class BatchResult(NamedTuple):
-    """What a batch did, in order; empty when there was nothing to do."""
-
-    steps: tuple[StepResult, ...] = ()
-
-    @property
-    def applied(self) -> tuple[str, ...]:
-        """The ids that were applied, in order."""
-        return tuple(step.name for step in self.steps if step.action == "apply")
-
-    @property
-    def undone(self) -> tuple[str, ...]:
-        """The ids that were rolled back, newest first."""
-        return tuple(step.name for step in self.steps if step.action == "undo")
-
-
-class Status(NamedTuple):
-    """The state of every migration, and what is wrong.
-
-    `initialized` says that there is a history, `unfinished` that a batch stopped before its
-    post-apply scripts ran; `changed` names the on-change repeatables that are due.
-    """
-
-    rows: tuple[StatusRow, ...]
-    problems: tuple[Problem, ...]
-    initialized: bool
-    unfinished: bool
-    changed: tuple[str, ...] = ()
-
-    @property
-    def pending(self) -> tuple[str, ...]:
-        """The ids that `apply` would have to apply, late ones included."""
-        return tuple(row.id for row in self.rows if row.state in ("pending", "late"))
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether `apply` would find nothing to do."""
-        return not (self.pending or self.unfinished or self.changed)
-
-
-class Event(NamedTuple):
-    """Something that happens while a batch runs, for `on_event`.
-
-    `kind` is `start` or `done` of a step, `wait`, of which `message` says for whom, or
-    `warning`.
-    """
-
-    kind: Literal["start", "done", "wait", "warning"]
-    step: Step | None = None
-    seconds: float | None = None
-    message: str = ""
 
 
 def _call(act: Callable[[], None]) -> None:

@@ -28,7 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from flux.backends.base import HistoryChangedError, MigrationBackend, StatementError
+from flux.backends.base import MigrationBackend
+from flux.backends.signals import HistoryChangedError, StatementError
 from flux.config import FluxConfig
 from flux.exceptions import (
     InvalidConfigurationError,

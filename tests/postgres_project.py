@@ -8,7 +8,7 @@ from typing import Any
 
 from flux import FluxRunner
 from flux.exceptions import FluxMigrationException
-from flux.runner import BatchResult
+from flux.results import BatchResult
 from tests.postgres_server import Postgres
 from tests.project import Project
 

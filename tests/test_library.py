@@ -29,7 +29,7 @@ from flux.exceptions import (
     MigrationLockError,
     UnknownMigrationError,
 )
-from flux.runner import BatchResult, Event
+from flux.results import BatchResult, Event
 from tests.project import Project
 
 BOOKS = "CREATE TABLE book (id INTEGER PRIMARY KEY, title TEXT)"

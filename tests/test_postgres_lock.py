@@ -15,7 +15,7 @@ import pytest
 
 import flux
 from flux.exceptions import MigrationApplyError, MigrationLockError
-from flux.runner import Event
+from flux.results import Event
 from tests.postgres_project import PostgresProject
 
 NO_TRANSACTION = "-- flux: no-transaction\n"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from flux.exceptions import MigrationApplyError
-from flux.runner import Event
+from flux.results import Event
 from tests.postgres_project import PostgresProject
 
 

@@ -18,7 +18,7 @@ from flux.exceptions import (
 from flux.migration import Migration, Repeatable, Script
 from flux.plan import Plan, StatusRow, Step
 from flux.render import Palette
-from flux.runner import BatchResult, Status, StepResult
+from flux.results import BatchResult, Status, StepResult
 
 #: Colours that can be read.
 SEEN = Palette("<good>", "<attention>", "<bad>", "<faint>", "</>")

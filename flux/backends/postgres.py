@@ -1,51 +1,29 @@
-"""PostgreSQL, by psycopg2: what differs from the other backends.
+"""PostgreSQL, by psycopg2: the connection, the lock and the history.
 
-A transactional migration is one simple-query message: BEGIN, the fence, the check that nobody
-has applied it, its text, its history row, the check that the lock is still ours, COMMIT.
+`postgres_run` runs the scripts.
 """
 
 from __future__ import annotations
 
-import random
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from io import StringIO
 from typing import Any, ClassVar
 
 import psycopg2
 from psycopg2 import errors, extensions
 
 from flux import address
-from flux.backends.base import (
-    UNFINISHED,
-    ErrorReport,
-    MigrationBackend,
-    StatementError,
-    TransactionEndedError,
-    unavailable,
-)
+from flux.backends.base import UNFINISHED, MigrationBackend, unavailable
 from flux.backends.postgres_check import find_problems
-from flux.backends.postgres_errors import meaning, report, statement_error
-from flux.backends.postgres_lock import (
-    FENCE_LOST,
-    HISTORY_CHANGED,
-    LOCK_BUSY,
-    LOCK_LOST,
-    Holder,
-    LockSQL,
-    fail_unless,
-)
-from flux.backends.postgres_message import (
-    Message,
-    Notices,
-    compose,
-    single,
-)
+from flux.backends.postgres_errors import report
+from flux.backends.postgres_lock import HISTORY_CHANGED, Held, Holder, LockSQL, fail_unless
+from flux.backends.postgres_message import single
+from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send, statements_of
 from flux.backends.postgres_session import Session
 from flux.backends.postgres_watch import Watcher
+from flux.backends.signals import ErrorReport
 from flux.config import FluxConfig, TypeOrTypes, check_keys
 from flux.exceptions import (
     ConnectionStateError,
@@ -57,16 +35,12 @@ from flux.exceptions import (
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, split
-from flux.transactions import unwrap
 
 DEFAULT_SCHEMA = "public"
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_LOCK_ID = 3589  # "flux" on a phone's keypad
 DEFAULT_LOCK_TIMEOUT = 5.0
 DEFAULT_LOCK_RETRIES = 10
-#: SQLSTATEs after which a transaction is tried again: lock_not_available, deadlock_detected.
-_COME_AGAIN = ("55P03", "40P01")
-_IDLE = extensions.TRANSACTION_STATUS_IDLE
 
 
 class PostgresBackend(MigrationBackend):
@@ -113,15 +87,12 @@ class PostgresBackend(MigrationBackend):
         self.statement_timeout = statement_timeout
         self._dsn = dsn
         self._handed_in = connection
-        self._lock = LockSQL(lock_id)
-        #: The pid of the connection that holds the lock; None while migrations take it themselves.
-        self._holder_pid: int | None = None
-        self._has_markers = False
-        self._session: Session
-        #: Whether the server can notice in mid-statement that its client is gone.
-        self._checks_client = False
+        self.lock = LockSQL(lock_id)
+        self.session: Session
+        #: The lock of the batch that is under way.
+        self.held = Held()
         #: Looks at what runs, while the lock is held on a second connection.
-        self._watcher: Watcher | None = None
+        self.watcher: Watcher | None = None
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
@@ -146,7 +117,7 @@ class PostgresBackend(MigrationBackend):
             raise ConnectionStateError("this connection is closed")
         if connection.async_:
             raise ConnectionStateError("this connection is asynchronous, and flux is not")
-        if connection.info.transaction_status != _IDLE:
+        if connection.info.transaction_status != IDLE:
             raise ConnectionStateError(
                 "this connection is inside a transaction, which a migration would commit",
                 hint="commit or roll back before handing it to flux",
@@ -162,7 +133,7 @@ class PostgresBackend(MigrationBackend):
             connection = self._handed_in
             before = connection.autocommit
             connection.autocommit = True
-            self._session = Session.borrowed(connection)
+            self.session = Session.borrowed(connection)
             try:
                 yield self._with_names(connection)
             finally:
@@ -171,7 +142,7 @@ class PostgresBackend(MigrationBackend):
             return
         connection = self._connect()
         connection.autocommit = True
-        self._session = Session.own()
+        self.session = Session.own()
         try:
             yield self._with_names(connection)
         finally:
@@ -233,20 +204,21 @@ class PostgresBackend(MigrationBackend):
                 return False
             connection = self._open_second()
             if connection is None:
-                self._holder_pid = None
-                [(self._has_markers,)] = self.fetch(f"SELECT {CAN_MARK}")
+                [(can_mark,)] = self.fetch(f"SELECT {CAN_MARK}")
+                self.held = Held(can_mark=can_mark)
                 return True
             holding.append(connection)
             with connection.cursor(cursor_factory=extensions.cursor) as cursor:
                 # Nothing else runs on this connection: an error here would free the lock.
                 cursor.execute(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
-                    f"{self._lock.outlast_timeouts}; "
-                    f"SELECT {self._lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
+                    f"{self.lock.outlast_timeouts}; "
+                    f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
                     f"{_CAN_CHECK_CLIENT}"
                 )
-                row = cursor.fetchone()
-                is_ours, self._holder_pid, self._has_markers, self._checks_client = row
+                is_ours, *held = cursor.fetchone()
+            # Behind a pooler the server's process may be another one each time.
+            self.held = Held(*held)._replace(is_direct=held[0] == connection.info.backend_pid)
             if not is_ours:
                 holding.pop().close()
             return bool(is_ours)
@@ -255,13 +227,11 @@ class PostgresBackend(MigrationBackend):
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
             if holding:
-                # Behind a pooler the server's process may be another one each time.
-                is_direct = self._holder_pid == holding[0].info.backend_pid
-                pid = self.dbapi.info.backend_pid if is_direct else None
-                self._watcher = Watcher(holding[0], self._lock.session(pid))
+                pid = self.dbapi.info.backend_pid if self.held.is_direct else None
+                self.watcher = Watcher(holding[0], self.lock.session(pid))
             yield
         finally:
-            self._holder_pid = self._watcher = None
+            self.held, self.watcher = Held(), None
             for connection in holding:
                 # The server notices later that a connection was closed; the next one, which may
                 # be ours, must not wait for that.
@@ -270,7 +240,7 @@ class PostgresBackend(MigrationBackend):
                 connection.close()
 
     def _describe_holder(self) -> str | None:
-        rows = self.fetch(self._lock.holder)
+        rows = self.fetch(self.lock.holder)
         return str(Holder(*rows[0])) if rows else None
 
     def _open_second(self) -> Any:
@@ -287,19 +257,19 @@ class PostgresBackend(MigrationBackend):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A transaction of flux's own, behind the fence."""
-        self.run_sql(BEGIN + self._lock.take_fence)
+        self.run_sql(BEGIN + self.lock.take_fence)
         try:
             yield
             self.run_sql("COMMIT")
         except BaseException:
-            self._roll_back()
+            self.roll_back()
             raise
 
-    def _roll_back(self) -> None:
+    def roll_back(self) -> None:
         if self.dbapi.closed:
             return
         self.dbapi.rollback()  # what the driver has begun; in autocommit, nothing
-        if self.dbapi.info.transaction_status != _IDLE:
+        if self.dbapi.info.transaction_status != IDLE:
             self.run_sql("ROLLBACK")
 
     def cancel(self) -> None:
@@ -358,7 +328,7 @@ class PostgresBackend(MigrationBackend):
 
     def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
         """Create the tables and note the batch, in one round trip where nothing is in the way."""
-        message = BEGIN + self._lock.take_fence
+        message = BEGIN + self.lock.take_fence
         message += self._create_history_sql() + ";\n" if history else ""
         message += self.create_memory_sql() + ";\n" if memory else ""
         message += self._upsert(*UNFINISHED) if unfinished else ""
@@ -366,14 +336,14 @@ class PostgresBackend(MigrationBackend):
             self.run_sql(message + "COMMIT")
         except psycopg2.Error:
             # Step by step, to make the schema too, or to tell what cannot be made.
-            self._roll_back()
+            self.roll_back()
             super().prepare(history=history, memory=memory, unfinished=unfinished)
 
     def mark_finished(self) -> None:
         """Note that no batch is under way any more, in one round trip. Writes."""
         with self.reporting("cannot note the end of the batch"):
             self.run_sql(
-                f"{BEGIN}{self._lock.take_fence}DELETE FROM {self.state_table} "
+                f"{BEGIN}{self.lock.take_fence}DELETE FROM {self.state_table} "
                 f"WHERE name = {self.literal(UNFINISHED[0])};\nCOMMIT"
             )
 
@@ -482,183 +452,13 @@ class PostgresBackend(MigrationBackend):
         return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
 
     def _run(self, script: Script, guard: str, record: str) -> None:
-        """One script between its guard and its record; again, while others hold what it needs.
-
-        An ALTER TABLE that waits for its lock holds up every query behind it. So it waits for a
-        short time only, lets go, and comes again.
-        """
-        retries = 0 if script.directives.no_transaction else self.lock_retries
-        for attempt in range(retries + 1):
-            try:
-                return self._run_once(script, guard, record)
-            except (psycopg2.Error, StatementError) as error:
-                cause = error.__cause__ if isinstance(error, StatementError) else error
-                is_last = attempt == retries or self.dbapi.closed
-                if is_last or getattr(cause, "pgcode", None) not in _COME_AGAIN:
-                    raise
-                self._pause(script, attempt)
-
-    def _pause(self, script: Script, attempt: int) -> None:
-        pause = min(0.5 * 2**attempt, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        sight = self._watcher.last if self._watcher else None
-        blockers = "; ".join(map(str, sight.blockers)) if sight else ""
-        self.announce(
-            f"{script.path} did not get a lock in time"
-            + (f", blocked by {blockers}" if blockers else "")
-            + f"; it is rolled back, and tried again in {pause:.1f} s "
-            f"({attempt + 1} of {self.lock_retries})"
-        )
-        time.sleep(pause)
-
-    def _run_once(self, script: Script, guard: str, record: str) -> None:
-        opening = self._lock.take_fence + guard + self._timeouts(script)
-        if self._holder_pid is None:
-            opening = f"SELECT {fail_unless(self._lock.try_lock, LOCK_BUSY)};\n" + opening
-        closing = (
-            _CHECK_CONSTRAINTS
-            + self._session.restore
-            + f"SELECT {fail_unless(self._lock.fence_held, FENCE_LOST)}, "
-            + f"{fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)};\n"
-            + record
-        )
-        with self._settled_session(), self._watched(script):
-            try:
-                if script.directives.no_transaction:
-                    self._run_without_transaction(script, opening, closing)
-                elif script.function is not None:
-                    self._run_function(script.function, opening, closing)
-                elif script.text is not None:
-                    self._run_text(script.text, opening, closing)
-            except (psycopg2.Error, StatementError) as error:
-                raise meaning(error) from error.__cause__
-
-    def _timeouts(self, script: Script) -> str:
-        """Statements that set the limits of a script's own transaction."""
-        if script.directives.no_transaction:
-            return ""
-        # A killed run's statement is to end soon, and with it what it keeps others from.
-        check = "SET LOCAL client_connection_check_interval = 1000;\n"
-        given = script.directives
-        lock, statement = given.lock_timeout, given.statement_timeout
-        lock = self.lock_timeout if lock is None else lock
-        statement = self.statement_timeout if statement is None else statement
-        return (
-            (check if self._checks_client else "")
-            + f"SET LOCAL lock_timeout = {round(lock * 1000)};\n"
-            f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
-        )
-
-    @contextmanager
-    def _watched(self, script: Script) -> Iterator[None]:
-        """Report what a script waits for, from the second connection, where there is one."""
-        if self._watcher is None:
-            yield
-            return
-        lock_timeout = script.directives.lock_timeout or self.lock_timeout
-        label = f"{script.path} runs "
-        with self._watcher.watching(
-            lambda sight: self.announce(label + str(sight)), patience=lock_timeout / 2
-        ):
-            yield
-
-    def _run_text(self, text: str, opening: str, closing: str) -> None:
-        statements, modes = unwrap(_statements(split(text, "postgres")), "postgres")
-        messages = compose(
-            statements,
-            begin=f"BEGIN {modes};\n" if modes else BEGIN,
-            opening=opening,
-            closing=closing + "COMMIT",
-            with_markers=self._has_markers,
-        )
-        for message in messages:
-            self._send(message, len(statements))
-
-    def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
-        """In the driver's own transaction, so that its commit and rollback do what they say."""
-        self.dbapi.autocommit = False
-        [(transaction,)] = self.fetch(
-            f"SET TRANSACTION {_READ_COMMITTED};\n{opening}SELECT pg_catalog.txid_current()"
-        )
-        try:
-            self._call(function)
-        except Exception as error:
-            if not self.dbapi.closed:
-                self._roll_back()
-                status = self.fetch(f"SELECT pg_catalog.txid_status({transaction})")
-                if status == [("committed",)]:
-                    raise TransactionEndedError(error) from error
-            raise
-        self.run_sql(_CHECK_CONSTRAINTS)
-        self._session.settle(self.dbapi)  # of its settings, client_encoding rules the next message
-        self.run_sql(closing)
-        self.dbapi.commit()
-
-    def _call(self, function: Callable[[Any], object]) -> None:
-        encoding = self.dbapi.encoding
-        try:
-            function(self.dbapi)
-        finally:
-            if not self.dbapi.closed:
-                # Where it is another one, this ends the transaction, as setting it did before.
-                self.dbapi.set_client_encoding(encoding)
-
-    def _run_without_transaction(self, script: Script, opening: str, closing: str) -> None:
-        """Each statement in a message of its own: in one, they would share a transaction."""
-        if self._holder_pid is None:
-            raise DatabaseUnavailableError(
-                "it runs without a transaction, and there is no second connection to hold the "
-                "migration lock meanwhile",
-                hint="let flux open one: raise the limit of connections, or hand in an address",
-            )
-        has_lock = fail_unless(self._lock.held_by(self._holder_pid), LOCK_LOST)
-        self.run_sql(f"{BEGIN}{opening}SELECT {has_lock};\nCOMMIT")
-        if script.function is not None:
-            self._call(script.function)
-        elif script.text is not None:
-            try:
-                self.apply_migration(script.text)
-            except StatementError as error:
-                error.rolled_back = self.dbapi.info.transaction_status != _IDLE
-                raise
-        if self.dbapi.info.transaction_status != _IDLE:
-            raise TransactionEndedError
-        self._session.settle(self.dbapi)  # some settings would rule the next transaction
-        self.run_sql(BEGIN + self._lock.take_fence + closing + "COMMIT")
+        ScriptRun(self, script, guard, record).run()
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
-        statements = _statements(split(content, "postgres"))
+        statements = statements_of(split(content, "postgres"))
         for number, statement in enumerate(statements, 1):
-            self._send(single(statement, number), len(statements), number)
-
-    def _send(self, message: Message, total: int, reached: int | None = None) -> None:
-        """One round trip. Raises `StatementError`, which says which statement failed."""
-        notices = self.dbapi.notices = Notices(self.dbapi.notices, reached)
-        cursor = self.cursor()
-        try:
-            if message.rows is None:
-                cursor.execute(message.text)
-            else:
-                cursor.copy_expert(message.text, StringIO(message.rows))
-        except psycopg2.Error as error:
-            raise statement_error(error, message, total, notices.reached) from error
-        finally:
-            cursor.close()
-            self.dbapi.notices = notices.kept
-
-    @contextmanager
-    def _settled_session(self) -> Iterator[None]:
-        """Leave no transaction and no setting behind, after a failure as after a success."""
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            if not self.dbapi.closed:
-                self._roll_back()
-                self.dbapi.autocommit = True  # a Python migration may have changed it
-                if failed or self._handed_in is not None:
-                    self._session.settle(self.dbapi)
+            send(self, single(statement, number), len(statements), number)
 
     # Checking and telling --------------------------------------------------------------------
 
@@ -675,10 +475,6 @@ class PostgresBackend(MigrationBackend):
         return report(error)
 
 
-#: Whatever the default is: other levels would see the history as it was before the fence.
-_READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
-BEGIN = f"BEGIN {_READ_COMMITTED};\n"
-
 #: An expression: whether anyone may run the blocks that mark how far a message got.
 CAN_MARK = (
     "EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
@@ -688,8 +484,6 @@ CAN_MARK = (
 _CAN_CHECK_CLIENT = (
     "current_setting('server_version_num')::int >= 140000 AND pg_catalog.version() LIKE '%linux%'"
 )
-#: Deferred constraints are checked while a script's own settings and role are in force.
-_CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
 #: As JSON has it, whatever DateStyle is, and whichever types the application has registered.
 _APPLIED_AT = "pg_catalog.to_json(h.applied_at)::text"
 _NAME_BYTES = 63  # what the server takes of a name; the rest it cuts off in silence
@@ -740,7 +534,3 @@ def _applied(row: Sequence[Any]) -> AppliedMigration:
     id, hash, applied_at = row[:3]
     moment = re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), applied_at.strip('"'))
     return AppliedMigration(id, hash, datetime.fromisoformat(moment))
-
-
-def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
-    return [piece for piece in pieces if isinstance(piece, Statement)]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import psycopg2
 from psycopg2 import errors
 
-from flux.backends.base import (
+from flux.backends.postgres_check import NO_TRANSACTION_HINT
+from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
+from flux.backends.postgres_message import Message, segment_at
+from flux.backends.signals import (
     ErrorReport,
     HistoryChangedError,
     LockLostError,
     StatementError,
     TransactionEndedError,
 )
-from flux.backends.postgres_check import NO_TRANSACTION_HINT
-from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
-from flux.backends.postgres_message import Message, segment_at
 
 #: What flux says, also where the server gives a hint, by SQLSTATE
 #: (https://www.postgresql.org/docs/current/errcodes-appendix.html).

@@ -40,6 +40,20 @@ class Holder(NamedTuple):
         return f"pid {self.pid}" + (f" ({described})" if described else "")
 
 
+class Held(NamedTuple):
+    """The lock of a batch: the pid of the session that holds it, and what the server can do.
+
+    `pid` is None while each migration takes the lock itself. `can_mark` says that markers can be
+    sent, `checks_client` that the server can notice in mid-statement that its client is gone,
+    `is_direct` that no pooler is in between.
+    """
+
+    pid: int | None = None
+    can_mark: bool = False
+    checks_client: bool = False
+    is_direct: bool = False
+
+
 class LockSQL(NamedTuple):
     """The SQL about the lock of one number, a 64-bit integer."""
 

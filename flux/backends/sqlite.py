@@ -17,14 +17,8 @@ from contextlib import closing, contextmanager
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from flux import address
-from flux.backends.base import (
-    ErrorReport,
-    MigrationBackend,
-    StatementError,
-    TransactionEndedError,
-    quote_literal,
-    unavailable,
-)
+from flux.backends.base import MigrationBackend, quote_literal, unavailable
+from flux.backends.signals import ErrorReport, StatementError, TransactionEndedError
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
 from flux.migration import AppliedMigration, Migration, Script
