@@ -132,7 +132,7 @@ class UnderWay(NamedTuple):
 
 def entry_of(direction: Direction, id: str, unit: Unit, state: UnitState) -> Entry:
     """The row for a unit in a state."""
-    text = unit.source[:_KEPT]
+    text = unit.source[:_KEPT] if unit.statements else ""
     return Entry(direction, id, unit.number, state, unit.hash, text, unit.lead, unit.last)
 
 

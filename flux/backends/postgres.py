@@ -538,8 +538,6 @@ class PostgresBackend(MigrationBackend):
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
-        if not isinstance(error, psycopg2.Error):
-            return super().describe_error(error)
         return report(error)
 
 

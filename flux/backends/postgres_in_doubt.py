@@ -45,8 +45,8 @@ class Look(ABC):
     def verdict(self, before: str, now: str) -> Verdict:
         """Whether the statement took effect, by the answers from before it ran and from now."""
 
-    def complaint(self, before: str, now: str) -> str | None:
-        """Why a statement that ended without an error does not count; None where it does."""
+    def invalid(self, before: str, now: str) -> str | None:
+        """The INVALID index, qualified and quoted, that a statement without an error left."""
         return None
 
 
@@ -96,18 +96,12 @@ class CreateIndex(Look):
             return _TOOK_EFFECT if len(new) == 1 else Verdict(took_effect=None)
         return Verdict(took_effect=False, repair=_drop(new))
 
-    def complaint(self, before: str, now: str) -> str | None:
-        """An INVALID index of that name, which `IF NOT EXISTS` passes over in silence."""
+    def invalid(self, before: str, now: str) -> str | None:
+        """One of that name, which `IF NOT EXISTS` passes over in silence."""
         found = self._new(before, now)
         if self.name is not None:
             found = [index for index in _indexes(now).values() if index.name == self.name]
-        invalid = next((index for index in found if not index.is_valid), None)
-        if invalid is None:
-            return None
-        return (
-            f"the index {invalid.path} is INVALID: an earlier attempt left it, and the server "
-            "does not use it"
-        )
+        return next((index.path for index in found if not index.is_valid), None)
 
     def _new(self, before: str, now: str) -> list[Index]:
         known = _indexes(before)

@@ -18,7 +18,7 @@ import psycopg2
 
 from flux.backends.journaled import NOT_RUN, JournaledRun, Verdict
 from flux.backends.postgres_check import needs_no_transaction
-from flux.backends.postgres_errors import meaning
+from flux.backends.postgres_errors import InvalidIndexError, meaning
 from flux.backends.postgres_in_doubt import Look, find_look
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, compose, sets_transaction, single
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 #: SQLSTATEs of what cannot run in a transaction: active_sql_transaction, and
 #: invalid_transaction_termination, of a procedure that commits. Nothing of it has taken effect.
 _ALONE_AFTER_ALL = ("25001", "2D000")
-
-
-class InvalidIndexError(Exception):
-    """A statement ended well, and the index that it was for is INVALID."""
 
 
 class PostgresJournaledRun(JournaledRun):
@@ -228,11 +224,11 @@ class PostgresJournaledRun(JournaledRun):
         look = find_look(unit.statements[0].statement.text) if unit.first else None
         if look is None or before is None:
             return
-        if complaint := look.complaint(before, self._answer(look)):
+        if invalid := look.invalid(before, self._answer(look)):
             number, statement = unit.statements[0]
             raise StatementError(
                 offset=statement.start, exact=False, number=number, total=self.total
-            ) from InvalidIndexError(complaint)
+            ) from InvalidIndexError(invalid)
 
     # Writing ---------------------------------------------------------------------------------
 
