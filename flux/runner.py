@@ -32,7 +32,7 @@ from flux.exceptions import (
     UnknownMigrationError,
 )
 from flux.failure import apply_error, cause_of
-from flux.journal import UnderWay, UnitState, find_changes
+from flux.journal import Entry, UnderWay, entry_of, find_changes
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import (
     DatabaseState,
@@ -272,31 +272,44 @@ class FluxRunner:
         says that it did, `retry` that it is to run again. Raises `UnknownMigrationError` where no
         migration is half done or no statement in doubt, and what `apply_migrations` raises.
         """
-        half = self._require_half(answer)
+        half = self._require_half()
         if answer is not None:
             with self.backend.migration_lock():
                 self.refresh()
                 self._settle_predecessor()
-                half = self._require_half(answer)
-                if half.open is not None:
-                    state: UnitState = "finished" if answer == "skip" else "failed"
-                    settled = half.open._replace(state=state)
-                    self.call(partial(self.backend.settle_doubt, settled))
+                self.call(partial(self.backend.settle_doubt, self._answered(answer)))
             self.refresh()
-        if half.direction == "apply":
-            return self.apply_migrations(to=half.id)
-        return self.rollback_migration(half.id)
+        return self._carry_out(lambda: self._plan_rest(half), None, [])
 
-    def _require_half(self, answer: Answer | None) -> UnderWay:
+    def _require_half(self) -> UnderWay:
         half = self.state.under_way
         if half is None:
             raise UnknownMigrationError("no migration is half applied or half rolled back")
-        if answer and not (half.open and self.backend.is_in_doubt(half.open)):
+        return half
+
+    def _plan_rest(self, half: UnderWay) -> Plan:
+        """What is left to do of a migration that is half done."""
+        if half.direction == "apply":
+            return self.plan_apply(to=half.id)
+        return self.plan_rollback(through=half.id)
+
+    def _answered(self, answer: Answer) -> Entry:
+        """The row of the statement in doubt, answered; what is skipped is what the file has now."""
+        half = self._require_half()
+        if half.open is None or not self.backend.is_in_doubt(half.open):
             raise UnknownMigrationError(
                 f"no statement of {half.id} is in doubt",
                 hint=f"`flux resume` goes on with it, without --{answer}",
             )
-        return half
+        plan = self._plan_rest(half)
+        self.check(plan)
+        if answer == "retry":
+            return half.open._replace(state="failed")
+        [step] = [step for step in plan.steps if step.half is not None]
+        units = self.backend.units(_script_of(step))
+        if half.open.unit > len(units):
+            return half.open._replace(state="finished")
+        return entry_of(half.direction, half.id, units[half.open.unit - 1], "finished")
 
     def _carry_out(
         self, make_plan: Callable[[], Plan], confirm: Confirm | None, done: list[StepResult]

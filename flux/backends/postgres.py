@@ -490,8 +490,9 @@ class PostgresBackend(MigrationBackend):
         return is_repeatable(sql)
 
     def is_in_doubt(self, entry: Entry) -> bool:
-        """Whether the catalog cannot tell if the unit of that row took effect. Pure."""
-        return super().is_in_doubt(entry) and find_look(entry.sql) is None
+        """Whether the catalog may not tell if the unit of that row took effect. Pure."""
+        look = find_look(entry.sql)
+        return super().is_in_doubt(entry) and not (look and look.is_certain)
 
     def session_name(self) -> str | None:
         """The server's process and its start, as the journal has them; None behind a pooler."""
