@@ -5,11 +5,17 @@ from __future__ import annotations
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import LockLostError, StatementError, TransactionEndedError
 from flux.exceptions import FluxMigrationException, Location, MigrationApplyError
-from flux.migration import Script
+from flux.migration import Repeatable, Script
+from flux.outcome import Outcome
 from flux.plan import Step
 from flux.python_file import python_location
 
 _VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
+_BROKE_AFTER = {
+    "apply": ("{} was applied", "{} is applied, and the history says so"),
+    "undo": ("{} was rolled back", "{} is rolled back, and the history says so"),
+    "run": ("{} ran", "{} ran, and is remembered to have run"),
+}
 _NOT_RECORDED = {
     "apply": "{} is not in the history",
     "undo": "{} is still in the history",
@@ -18,14 +24,33 @@ _NOT_RECORDED = {
 
 
 def apply_error(
-    backend: MigrationBackend, step: Step, script: Script, error: Exception, done: tuple[str, ...]
+    backend: MigrationBackend,
+    step: Step,
+    script: Script,
+    error: Exception,
+    *,
+    outcome: Outcome,
+    done: tuple[str, ...],
 ) -> MigrationApplyError:
-    """The error for a step that failed; `done` names what the batch had finished before it."""
+    """The error for a step that failed; `done` names what the batch has finished.
+
+    That includes the step itself where it took effect, and only then the connection broke.
+    """
     message, hint = _message(backend, script, error)
+    if outcome == "took effect":
+        happened, state = (text.format(step.name) for text in _BROKE_AFTER[step.action])
+        return MigrationApplyError(
+            f"{happened}, and then the connection broke: {message}",
+            id=step.name,
+            state=state,
+            done=done,
+            location=script.location(),
+            hint="run it again for what comes after it",
+        )
     return MigrationApplyError(
         f"{_VERBS[step.action]} {step.name} failed: {message}",
         id=step.name,
-        state=_state(backend, step, script, error),
+        state=_state(backend, step, script, error, outcome),
         done=done,
         location=_location(script, error),
         hint=hint,
@@ -83,12 +108,14 @@ def _location(script: Script, error: Exception) -> Location:
     return script.location()
 
 
-def _state(backend: MigrationBackend, step: Step, script: Script, error: Exception) -> str:
-    if backend.outcome_is_unknown():
-        return (
-            f"the connection broke, and whether {step.name} took effect is not known; "
-            "`flux status` tells"
-        )
+def _state(
+    backend: MigrationBackend, step: Step, script: Script, error: Exception, outcome: Outcome
+) -> str:
+    if outcome == "unknown":
+        how = "`flux status` tells"
+        if isinstance(step.subject, Repeatable):
+            how = "it runs again in the next batch"
+        return f"the connection broke, and whether {step.name} took effect is not known; {how}"
     if script.directives.no_transaction and isinstance(error, FluxMigrationException):
         return f"nothing of {step.name} ran"
     if script.directives.no_transaction:

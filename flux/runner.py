@@ -32,6 +32,7 @@ from flux.exceptions import (
 )
 from flux.failure import apply_error, cause_of
 from flux.migration import AppliedMigration, Migration, Repeatable
+from flux.outcome import find_outcome
 from flux.plan import (
     DatabaseState,
     Plan,
@@ -315,8 +316,8 @@ class FluxRunner:
         remembers: bool,
     ) -> None:
         """Leave the memory of the batch as the truth has it; run post-apply if so configured."""
-        if not remembers:
-            return
+        if not remembers or self.backend.outcome_is_unknown():
+            return  # on a broken connection nothing can be done; the next `apply` finishes it
         if (
             self.config.post_apply_on_failure
             and isinstance(error, MigrationApplyError)
@@ -351,8 +352,16 @@ class FluxRunner:
         except HistoryChangedError:
             raise
         except Exception as error:
+            outcome = find_outcome(self.backend, step, script, error, self.call)
+            if outcome == "took effect":
+                self._note_done(step, started, done)
             names = tuple(result.name for result in done)
-            raise apply_error(self.backend, step, script, error, names) from cause_of(error)
+            raise apply_error(
+                self.backend, step, script, error, outcome=outcome, done=names
+            ) from cause_of(error)
+        self._note_done(step, started, done)
+
+    def _note_done(self, step: Step, started: float, done: list[StepResult]) -> None:
         seconds = time.perf_counter() - started
         done.append(StepResult(step.action, step.name, seconds))
         self._emit(Event("done", step, seconds))

@@ -20,6 +20,7 @@ from psycopg2 import extensions
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, Notices, compose
+from flux.backends.postgres_outcome import was_committed
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.exceptions import DatabaseUnavailableError
 from flux.migration import Script
@@ -158,14 +159,12 @@ class ScriptRun:
         )
         try:
             self._call(function)
+            backend.run_sql(_CHECK_CONSTRAINTS)
         except Exception as error:
-            if not backend.dbapi.closed:
-                backend.roll_back()
-                status = backend.fetch(f"SELECT pg_catalog.txid_status({transaction})")
-                if status == [("committed",)]:
-                    raise TransactionEndedError(error) from error
+            backend.roll_back()
+            if was_committed(backend, transaction):
+                raise TransactionEndedError(error) from error
             raise
-        backend.run_sql(_CHECK_CONSTRAINTS)
         # Of its settings, client_encoding rules the next message.
         backend.session.settle(backend.dbapi)
         backend.run_sql(closing)
