@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import LockLostError, StatementError, TransactionEndedError
 from flux.exceptions import FluxMigrationException, Location, MigrationApplyError
 from flux.migration import Repeatable, Script
-from flux.outcome import Outcome
 from flux.plan import Step
 from flux.python_file import python_location
+
+if TYPE_CHECKING:
+    from flux.outcome import Outcome
 
 _VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
 _BROKE_AFTER = {

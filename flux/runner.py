@@ -32,7 +32,6 @@ from flux.exceptions import (
 )
 from flux.failure import apply_error, cause_of
 from flux.migration import AppliedMigration, Migration, Repeatable
-from flux.outcome import find_outcome
 from flux.plan import (
     DatabaseState,
     Plan,
@@ -352,6 +351,8 @@ class FluxRunner:
         except HistoryChangedError:
             raise
         except Exception as error:
+            from flux.outcome import find_outcome
+
             outcome = find_outcome(self.backend, step, script, error, self.call)
             if outcome == "took effect":
                 self._note_done(step, started, done)
