@@ -279,6 +279,9 @@ class PostgresBackend(MigrationBackend):
     def roll_back(self) -> None:
         if self.dbapi.closed:
             return
+        if self.session.settings is None and self.dbapi.info.transaction_status != IDLE:
+            # In one message: behind a pooler, the next one may go to another session.
+            self.run_sql("ROLLBACK;\n" + self.session.restore)
         self.dbapi.rollback()  # what the driver has begun; in autocommit, nothing
         if self.dbapi.info.transaction_status != IDLE:
             self.run_sql("ROLLBACK")

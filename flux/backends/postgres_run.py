@@ -18,6 +18,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from flux.backends.postgres_errors import meaning, statement_error
+from flux.backends.postgres_leftovers import leaves_something
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, Notices, compose
 from flux.backends.postgres_outcome import was_committed
@@ -87,6 +88,7 @@ class ScriptRun:
 
     def _run_once(self) -> None:
         backend, script = self.backend, self.script
+        backend.session = backend.session.before(script, backend.dbapi)
         opening = backend.lock.take_fence + self.guard + self._timeouts()
         if backend.held.pid is None:
             opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
@@ -139,16 +141,23 @@ class ScriptRun:
             yield
 
     def _run_text(self, text: str, opening: str, closing: str) -> None:
+        backend = self.backend
+        # Behind a pooler, what the application had set is set again before another session may
+        # be the one that answers.
+        is_apart = backend.session.settings is not None and not backend.held.is_direct
         statements, modes = unwrap(statements_of(split(text, "postgres")), "postgres")
         messages = compose(
             statements,
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
             opening=opening,
-            closing=closing + "COMMIT",
-            with_markers=self.backend.held.can_mark,
+            closing=_CHECK_CONSTRAINTS if is_apart else closing + "COMMIT",
+            with_markers=backend.held.can_mark,
         )
         for message in messages:
-            send(self.backend, message, len(statements))
+            send(backend, message, len(statements))
+        if is_apart:
+            backend.session.settle(backend.dbapi)
+            backend.run_sql(closing + "COMMIT")
 
     def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
         """In the driver's own transaction, so that its commit and rollback do what they say."""
@@ -191,6 +200,7 @@ class ScriptRun:
             )
         has_lock = fail_unless(backend.lock.held_by(backend.held.pid), LOCK_LOST)
         backend.run_sql(f"{BEGIN}{opening}SELECT {has_lock};\nCOMMIT")
+        self._refuse_leaks()
         if script.function is not None:
             self._call(script.function)
         elif script.text is not None:
@@ -203,6 +213,20 @@ class ScriptRun:
             raise TransactionEndedError
         backend.session.settle(backend.dbapi)  # some settings would rule the next transaction
         backend.run_sql(BEGIN + backend.lock.take_fence + closing + "COMMIT")
+
+    def _refuse_leaks(self) -> None:
+        """Refuse what would stay in whichever session of a pooler it ran in."""
+        script = self.script
+        if self.backend.held.is_direct or script.text is None:
+            return
+        for statement in statements_of(split(script.text, "postgres")):
+            if leaves_something(statement):
+                raise DatabaseUnavailableError(
+                    "it runs without a transaction, and through a pooler: what this statement "
+                    "leaves in the session would reach other clients",
+                    location=script.location(statement.start),
+                    hint="give flux the address of the server itself, or remove the statement",
+                )
 
     @contextmanager
     def _settled_session(self) -> Iterator[None]:
