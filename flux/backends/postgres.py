@@ -16,7 +16,7 @@ from psycopg2 import errors, extensions
 
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend, unavailable
-from flux.backends.postgres_check import find_problems
+from flux.backends.postgres_check import find_problems, find_wiping
 from flux.backends.postgres_errors import report
 from flux.backends.postgres_lock import HISTORY_CHANGED, Held, Holder, LockSQL, fail_unless
 from flux.backends.postgres_message import single
@@ -486,7 +486,8 @@ class PostgresBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse what psql alone understands, and what cannot run in flux's transaction."""
-        return find_problems(script, pieces)
+        problems = find_problems(script, pieces)
+        return problems if self._handed_in is None else problems + find_wiping(script, pieces)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""

@@ -75,6 +75,27 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
     return problems
 
 
+def find_wiping(script: Script, pieces: Sequence[Statement | MetaCommand]) -> list[Problem]:
+    """What would take an application's own settings from a connection that it handed in. Pure.
+
+    Those with a dot in their name are in no list of the server's, and could not be restored.
+    """
+    return [
+        Problem(
+            "wiping",
+            (),
+            f"{' '.join(found)} would take the settings of the application from the connection "
+            "that it has handed in",
+            "remove it: flux restores what a migration sets; or give flux an address",
+            script.location(piece.start),
+        )
+        for piece in pieces
+        if isinstance(piece, Statement)
+        and (found := list(islice(words(piece.text, "postgres"), 2)))
+        in (["RESET", "ALL"], ["DISCARD", "ALL"])
+    ]
+
+
 def _copies_to_client(statement: Statement) -> bool:
     found = list(islice(words(statement.text, "postgres"), 1))
     if found != ["COPY"] or statement.copy_data is not None:
