@@ -385,8 +385,8 @@ class FluxRunner:
         remembers: bool,
     ) -> None:
         """Leave the memory of the batch as the truth has it; run post-apply if so configured."""
-        if not remembers:
-            return
+        if not remembers or self.backend.outcome_is_unknown():
+            return  # on a broken connection nothing can be done; the next `apply` finishes it
         if (
             self.config.post_apply_on_failure
             and isinstance(error, MigrationApplyError)
@@ -420,20 +420,21 @@ class FluxRunner:
         except HistoryChangedError:
             raise
         except Exception as error:
+            from flux.outcome import look_after
+
+            after = look_after(self.backend, step, script, error, self.call)
+            if after.outcome == "took effect":
+                self._note_done(step, started, done)
             names = tuple(result.name for result in done)
-            half = self._half_done(step) if script.directives.no_transaction else None
-            raise apply_error(self.backend, step, script, error, names, half) from cause_of(error)
+            raise apply_error(
+                self.backend, step, script, error, after=after, done=names
+            ) from cause_of(error)
+        self._note_done(step, started, done)
+
+    def _note_done(self, step: Step, started: float, done: list[StepResult]) -> None:
         seconds = time.perf_counter() - started
         done.append(StepResult(step.action, step.name, seconds))
         self._emit(Event("done", step, seconds))
-
-    def _half_done(self, step: Step) -> UnderWay | None:
-        """How far a step got that failed, as its journal says; None where it says nothing."""
-        try:
-            half = self.backend.read_state().under_way
-        except Exception:  # what is told is why the step failed
-            return None
-        return half if half is not None and half.id == step.name else None
 
     # Checking --------------------------------------------------------------------------------
 
