@@ -39,7 +39,7 @@ def _first(names: Iterable[str]) -> str:
 
 _AFTER = "UPDATE seen_after SET applied = (SELECT count(*) FROM _flux_migrations);\n"
 
-_CHANGE_PYTHON = '''\
+_CHANGE_PYTHON = """\
 def apply(connection):
     cursor = connection.cursor()
     cursor.execute("CREATE TABLE price (item int, cents int)")
@@ -54,7 +54,7 @@ def undo(connection):
     cursor.execute("DROP TABLE price")
     cursor.execute("{down}")
     cursor.close()
-'''
+"""
 
 
 def _python(name: str) -> str:

@@ -198,7 +198,7 @@ def _kill_until_done(
                 tally.committed[killed_in] += 1
             killed_in = None
         if result.code != -signal.SIGKILL:
-            assert result.code == 0, result
+            assert result.code == 0, f"after {tally.kills} kills: {result.out}{result.err}"
             return
         where = step_that_ran(result)
         tally.during[where] += 1

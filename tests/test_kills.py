@@ -1,0 +1,84 @@
+"""flux is killed with `kill -9` at random moments, and run again until it is done.
+
+`scripts/kill-test` does the same for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import unavailable
+from tests.kill_migrations import MIXED, TRANSACTIONAL
+from tests.kills import Target, kill_again_and_again, postgres_target, sqlite_target
+from tests.pgbouncer import PgBouncer
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+
+KILLS = 20
+SEED_VARIABLE = "FLUX_TEST_SEED"
+
+kinds = pytest.mark.parametrize(
+    "migrations",
+    [
+        pytest.param(TRANSACTIONAL, id="transactional"),
+        pytest.param(
+            MIXED,
+            id="mixed",
+            marks=pytest.mark.skip("awaits the journal of no-transaction migrations"),
+        ),
+    ],
+)
+
+
+def check_that_it_survives(target: Target) -> None:
+    """Kill, let it go on, and compare with what an undisturbed run gives."""
+    seed = int(os.environ.get(SEED_VARIABLE) or random.randrange(2**32))  # noqa: S311 - no secret
+    print(f"{SEED_VARIABLE}={seed}")
+    tally = kill_again_and_again(target, kills=KILLS, seed=seed)
+    print(tally)
+    assert tally.kills == KILLS
+    assert tally.in_steps > KILLS / 4, "most kills missed what they are for"
+
+
+@pytest.fixture
+def dumping_server(server: PostgresServer) -> PostgresServer:
+    """The server, where pg_dump is installed beside it."""
+    if server.program("pg_dump") is None:
+        unavailable("pg_dump is not installed beside the server")
+    return server
+
+
+@kinds
+def test_postgres(
+    dumping_server: PostgresServer, tmp_path: Path, migrations: dict[str, dict[str, str]]
+) -> None:
+    """The schema by pg_dump, the rows and every counter are those of a run that nobody kills."""
+    url = dumping_server.url
+    target = postgres_target(dumping_server, tmp_path, migrations["postgres"], url=url)
+    check_that_it_survives(target)
+
+
+@kinds
+def test_behind_pgbouncer(
+    dumping_server: PostgresServer,
+    pgbouncer: PgBouncer,
+    tmp_path: Path,
+    migrations: dict[str, dict[str, str]],
+) -> None:
+    """The same where the server learns of a client's death from the pooler alone."""
+    url = pgbouncer.url
+    target = postgres_target(dumping_server, tmp_path, migrations["postgres"], url=url)
+    check_that_it_survives(target)
+
+
+@kinds
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_sqlite(tmp_path: Path, migrations: dict[str, dict[str, str]], journal_mode: str) -> None:
+    """The same, and the file is whole and nobody's lock is on it."""
+    files = migrations["sqlite"]
+    check_that_it_survives(sqlite_target(tmp_path, files, journal_mode=journal_mode))
