@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.kill_migrations import MIXED, TRANSACTIONAL
 from tests.kills import Target, kill_again_and_again, postgres_target, sqlite_target
-from tests.pgbouncer import running_pgbouncer
-from tests.postgres_server import PG_CTL_VARIABLE, running_server
+from tests.pgbouncer import PgBouncer, running_pgbouncer
+from tests.postgres_server import PG_CTL_VARIABLE, PostgresServer, running_server
 
 DATABASES = ("postgres", "pgbouncer", "sqlite")
 MIGRATIONS = {"transactional": TRANSACTIONAL, "mixed": MIXED}
@@ -63,10 +63,10 @@ def targets(
             yield f"sqlite, journal_mode {mode}", target
         return
     server = stack.enter_context(running_server(os.environ.get(PG_CTL_VARIABLE)))
-    url = server.url
+    place: PostgresServer | PgBouncer = server
     if database == "pgbouncer":
-        url = stack.enter_context(running_pgbouncer(server)).url
-    yield database, postgres_target(server, root, files["postgres"], url=url)
+        place = stack.enter_context(running_pgbouncer(server))
+    yield database, postgres_target(server, root, files["postgres"], url=place.url)
 
 
 if __name__ == "__main__":

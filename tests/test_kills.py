@@ -38,9 +38,9 @@ kinds = pytest.mark.parametrize(
 def check_that_it_survives(target: Target) -> None:
     """Kill, let it go on, and compare with what an undisturbed run gives."""
     seed = int(os.environ.get(SEED_VARIABLE) or random.randrange(2**32))  # noqa: S311 - no secret
-    print(f"{SEED_VARIABLE}={seed}")
+    print(f"{SEED_VARIABLE}={seed}")  # noqa: T201 - pytest shows it with a failure
     tally = kill_again_and_again(target, kills=KILLS, seed=seed)
-    print(tally)
+    print(tally)  # noqa: T201 - with pytest -s, to see where the kills landed
     assert tally.kills == KILLS
     assert tally.in_steps > KILLS / 4, "most kills missed what they are for"
 
