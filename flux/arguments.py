@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, TextIO
 
     from flux.results import StepResult
+    from flux.runner import Answer
 
 _EPILOG = """\
 exit codes:
@@ -41,6 +42,7 @@ class Arguments(argparse.Namespace):
     name: list[str]
     backend: str
     auto_approve: bool
+    answer: Answer | None
     lock_wait: float | None
     #: Standard output, also while what migrations print goes elsewhere.
     out: TextIO
@@ -48,7 +50,7 @@ class Arguments(argparse.Namespace):
     abandon: Callable[[], NoReturn]
     #: The step that was started last; None before the first.
     reached: str | None
-    #: What `apply` or `rollback` has done so far; None for other commands.
+    #: What `apply`, `rollback` or `resume` has done so far; None for other commands.
     done: list[StepResult] | None
 
 
@@ -67,7 +69,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     if arguments.command is None:
         parser.print_help()
         raise SystemExit(2)
-    arguments.done = [] if hasattr(arguments, "auto_approve") else None
+    arguments.done = [] if hasattr(arguments, "lock_wait") else None
     uri: str = getattr(arguments, "uri", None) or ""
     takes_count = hasattr(arguments, "n") and arguments.n is None
     if takes_count and uri.isascii() and uri.isdigit():
@@ -130,6 +132,24 @@ def build_parser() -> argparse.ArgumentParser:
     rollback.add_argument("--all", action="store_true", help="all migrations")
     _add_changing(rollback)
 
+    resume = _command(
+        commands,
+        "resume",
+        "go on with a migration that is half done",
+        "flux resume --skip",
+        "The next apply or rollback goes on with a migration that was cut off.\n"
+        "Only where flux cannot find out whether its last statement took effect\n"
+        "does it ask: look, and give --skip or --retry.",
+    )
+    _add_uri(resume)
+    answer = resume.add_mutually_exclusive_group()
+    for name, meaning in (("skip", "it took effect"), ("retry", "it did not: run it again")):
+        answer.add_argument(
+            f"--{name}", action="store_const", dest="answer", const=name, help=meaning
+        )
+    _add_lock_wait(resume)
+    _add_json(resume)
+
     validate = _command(
         commands,
         "validate",
@@ -141,11 +161,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, summary: str, example: str, more: str = ""
+) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
+        description=f"{summary[0].upper()}{summary[1:]}." + (f"\n\n{more}" if more else ""),
         epilog=f"example:\n  {example}",
         formatter_class=_HELP_FORMATTER,
     )
@@ -179,10 +201,14 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 
 def _add_changing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--auto-approve", "-y", action="store_true", help="do not ask")
+    _add_lock_wait(command)
+    _add_json(command)
+
+
+def _add_lock_wait(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lock-wait", type=_seconds, metavar="SECONDS", help="how long to wait for another flux"
     )
-    _add_json(command)
 
 
 def _count(text: str) -> int:

@@ -236,12 +236,17 @@ def _rollback(arguments: Arguments) -> int:
     )
 
 
+def _resume(arguments: Arguments) -> int:
+    arguments.auto_approve = True  # to have named the command, and the answer, is to have approved
+    return _change(arguments, "", lambda runner, confirm: runner.resume_migration(arguments.answer))
+
+
 def _change(
     arguments: Arguments,
     question: str,
     act: Callable[[FluxRunner, Callable[[Plan], bool] | None], BatchResult],
 ) -> int:
-    """What `apply` and `rollback` share: asking, showing what happens, and the last line."""
+    """What the changing commands share: asking, showing what happens, and the last line."""
     from flux import render
     from flux.interruption import Interruptible
     from flux.results import StepResult
@@ -420,5 +425,6 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "plan": _plan,
     "apply": _apply,
     "rollback": _rollback,
+    "resume": _resume,
     "validate": _validate,
 }

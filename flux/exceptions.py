@@ -14,7 +14,9 @@ FluxMigrationException
 │   └── ConnectionStateError            a connection that was handed in cannot be used as it is
 ├── MigrationLockError                  another process holds the lock for longer than we wait
 ├── ApprovalError                       the plan was not approved
+├── HalfDoneError                       a migration is half applied or undone, and comes first
 └── MigrationApplyError                 a migration, an undo or a repeatable failed
+    └── MigrationInDoubtError           … or it is not known whether its last statement took effect
 """
 
 from __future__ import annotations
@@ -216,6 +218,10 @@ class ApprovalError(FluxMigrationException):
     """The plan was shown and not approved, or needs an approval that nobody can give."""
 
 
+class HalfDoneError(FluxMigrationException):
+    """A migration is half applied or half undone, and has to be done before anything else."""
+
+
 class MigrationApplyError(FluxMigrationException):
     """A migration, an undo or a repeatable failed.
 
@@ -245,3 +251,10 @@ class MigrationApplyError(FluxMigrationException):
         if self.state:
             parts.append(f"state: {self.state}")
         return "\n".join(parts)
+
+
+class MigrationInDoubtError(MigrationApplyError):
+    """An earlier run was cut off, and whether its last statement took effect cannot be known.
+
+    Somebody has to look, and to say so: `flux resume --skip` or `flux resume --retry`.
+    """

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from flux.backends.base import MigrationBackend
-from flux.backends.signals import LockLostError, StatementError, TransactionEndedError
-from flux.exceptions import FluxMigrationException, Location, MigrationApplyError
+from flux.backends.signals import (
+    ChangedError,
+    InDoubtError,
+    LockLostError,
+    StatementError,
+    TransactionEndedError,
+)
+from flux.exceptions import (
+    FluxMigrationException,
+    Location,
+    MigrationApplyError,
+    MigrationInDoubtError,
+)
+from flux.journal import UnderWay, difference
 from flux.migration import Script
 from flux.plan import Step
 from flux.python_file import python_location
@@ -18,14 +30,25 @@ _NOT_RECORDED = {
 
 
 def apply_error(
-    backend: MigrationBackend, step: Step, script: Script, error: Exception, done: tuple[str, ...]
+    backend: MigrationBackend,
+    step: Step,
+    script: Script,
+    error: Exception,
+    done: tuple[str, ...],
+    half: UnderWay | None = None,
 ) -> MigrationApplyError:
-    """The error for a step that failed; `done` names what the batch had finished before it."""
-    message, hint = _message(backend, script, error)
-    return MigrationApplyError(
+    """The error for a step that failed; `done` names what the batch had finished before it.
+
+    `half` is what the journal says of a script without a transaction, after it failed.
+    """
+    kind = MigrationApplyError
+    message, hint = _message(backend, step, script, error, half)
+    if isinstance(error, InDoubtError) and not isinstance(error, ChangedError):
+        kind = MigrationInDoubtError
+    return kind(
         f"{_VERBS[step.action]} {step.name} failed: {message}",
         id=step.name,
-        state=_state(backend, step, script, error),
+        state=_state(backend, step, script, error, half),
         done=done,
         location=_location(script, error),
         hint=hint,
@@ -39,7 +62,15 @@ def cause_of(error: Exception) -> Exception:
     return error
 
 
-def _message(backend: MigrationBackend, script: Script, error: Exception) -> tuple[str, str | None]:
+def _message(
+    backend: MigrationBackend,
+    step: Step,
+    script: Script,
+    error: Exception,
+    half: UnderWay | None,
+) -> tuple[str, str | None]:
+    if isinstance(error, InDoubtError):
+        return _doubt(error)
     if isinstance(error, TransactionEndedError):
         if script.directives.no_transaction:
             return "it leaves a transaction open", "commit it at the end of the file"
@@ -63,18 +94,34 @@ def _message(backend: MigrationBackend, script: Script, error: Exception) -> tup
     if report.detail:
         message += f"\ndetail: {report.detail}"
     hint = report.hint
-    is_partial = (
-        isinstance(error, StatementError) and (error.number or 0) > 1 and not error.rolled_back
-    )
-    if hint is None and is_partial and script.directives.no_transaction:
-        hint = "mend it from that statement on, and take out of the file what took effect"
+    if hint is None and half is not None and isinstance(error, StatementError):
+        again = {"apply": "apply", "undo": "roll back", "run": "apply"}[step.action]
+        hint = f"mend it from statement {half.goes_on_at} on, and {again} again: flux goes on there"
     return message, hint
+
+
+def _doubt(error: InDoubtError) -> tuple[str, str]:
+    number = error.entry.statement
+    what = f"statement {number}" if error.entry.sql else "its function"
+    if isinstance(error, ChangedError):
+        now = error.statement.text if error.statement else ""
+        return (
+            f"{what} has taken effect, and is another one now:\n"
+            + difference(error.entry.sql, now),
+            "restore it, and put the change into a statement below or into a new migration",
+        )
+    return (
+        f"an earlier run was cut off at {what}, and whether that took effect cannot be known",
+        "look whether it did: `flux resume --skip` if so, else `flux resume --retry`",
+    )
 
 
 def _location(script: Script, error: Exception) -> Location:
     if isinstance(error, StatementError):
         location = script.location(error.offset)
         return location if error.exact else location.without_column()
+    if isinstance(error, InDoubtError) and error.statement is not None:
+        return script.location(error.statement.start).without_column()
     if isinstance(error, FluxMigrationException):
         return error.location or script.location()
     if script.function is not None:
@@ -83,16 +130,20 @@ def _location(script: Script, error: Exception) -> Location:
     return script.location()
 
 
-def _state(backend: MigrationBackend, step: Step, script: Script, error: Exception) -> str:
+def _state(
+    backend: MigrationBackend,
+    step: Step,
+    script: Script,
+    error: Exception,
+    half: UnderWay | None,
+) -> str:
+    if script.directives.no_transaction:
+        return _state_without_transaction(backend, step, script, error, half)
     if backend.outcome_is_unknown():
         return (
             f"the connection broke, and whether {step.name} took effect is not known; "
             "`flux status` tells"
         )
-    if script.directives.no_transaction and isinstance(error, FluxMigrationException):
-        return f"nothing of {step.name} ran"
-    if script.directives.no_transaction:
-        return _state_without_transaction(step, error)
     if isinstance(error, TransactionEndedError):
         return "what it committed is in the database, and the history does not say so"
     if step.action == "run":
@@ -103,18 +154,28 @@ def _state(backend: MigrationBackend, step: Step, script: Script, error: Excepti
     return f"rolled back; the database is as it was before {step.name}"
 
 
-def _state_without_transaction(step: Step, error: Exception) -> str:
+def _state_without_transaction(
+    backend: MigrationBackend,
+    step: Step,
+    script: Script,
+    error: Exception,
+    half: UnderWay | None,
+) -> str:
     recorded = _NOT_RECORDED[step.action].format(step.name)
-    if not isinstance(error, StatementError) or error.number is None:
-        return f"it ran without a transaction, and {recorded}"
-    number = error.number
-    before = {1: "no statement", 2: "statement 1"}.get(number, f"statements 1 to {number - 1}")
-    if error.rolled_back:
+    if backend.outcome_is_unknown():
         return (
-            f"it ran without a transaction of flux's: {before} of {error.total} ran, statement "
-            f"{number} failed, the transaction that was open was rolled back, and {recorded}"
+            f"the connection broke in the middle of {step.name}, which runs without a transaction; "
+            "`flux status` tells how far it got, and the next run goes on from there"
         )
-    return (
-        f"it ran without a transaction: {before} of {error.total} took effect, "
-        f"statement {number} failed, and {recorded}"
-    )
+    failed = error.number if isinstance(error, StatementError) else None
+    count = half.goes_on_at - 1 if half else 0
+    if step.action == "run" and failed is not None:
+        count = failed - 1  # its journal only says what runs
+    if half is None and isinstance(error, FluxMigrationException):
+        return f"nothing of {step.name} ran"
+    if script.function is not None:
+        return f"it ran without a transaction, and {recorded}"
+    before = {0: "no statement", 1: "statement 1"}.get(count, f"statements 1 to {count}")
+    total = f" of {error.total}" if isinstance(error, StatementError) and error.total else ""
+    fails = f"statement {failed} failed, " if failed is not None else ""
+    return f"it ran without a transaction: {before}{total} took effect, {fails}and {recorded}"

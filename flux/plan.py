@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from flux.directory import MigrationDirectory
 from flux.exceptions import (
+    HalfDoneError,
     IrreversibleMigrationError,
     Location,
     MigrationDirectoryCorruptedError,
@@ -18,6 +19,7 @@ from flux.exceptions import (
     Problem,
     UnknownMigrationError,
 )
+from flux.journal import Entry, UnderWay, under_way
 from flux.migration import (
     AppliedMigration,
     Migration,
@@ -43,12 +45,19 @@ class DatabaseState(NamedTuple):
 
     `history` is None on a database that flux has never touched. `unfinished` says that a
     batch stopped before its post-apply repeatables ran. `last_runs` maps the names of
-    on-change repeatables to the hash of their last run.
+    on-change repeatables to the hash of their last run. `journal` says how far a migration
+    without a transaction got.
     """
 
     history: tuple[AppliedMigration, ...] | None = None
     unfinished: bool = False
     last_runs: Mapping[str, str] = {}
+    journal: tuple[Entry, ...] = ()
+
+    @property
+    def under_way(self) -> UnderWay | None:
+        """The migration that is half applied or half undone, if one is."""
+        return under_way(self.journal)
 
     @property
     def applied(self) -> dict[str, AppliedMigration]:
@@ -57,10 +66,14 @@ class DatabaseState(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One thing to do: apply or undo a migration, or run a repeatable."""
+    """One thing to do: apply or undo a migration, or run a repeatable.
+
+    `half` says how far an earlier run got with it.
+    """
 
     action: Action
     subject: Migration | Repeatable
+    half: UnderWay | None = None
 
     @property
     def name(self) -> str:
@@ -95,12 +108,16 @@ class Plan(NamedTuple):
 
 
 class StatusRow(NamedTuple):
-    """One migration as `status` shows it: on disk, in the history, or both."""
+    """One migration as `status` shows it: on disk, in the history, or both.
+
+    `half` says how far a run got that was to apply or undo it and did not come to the end.
+    """
 
     id: str
     state: MigrationState
     applied_at: datetime.datetime | None = None
     path: str | None = None
+    half: UnderWay | None = None
 
 
 def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusRow, ...]:
@@ -108,9 +125,11 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
     key = sort_key(directory.order)
     applied = state.applied
     on_disk = {migration.id: migration for migration in directory.migrations}
-    newest = newest_of(applied, directory.order)
+    half = state.under_way
+    begun = {half.id} if half else set()
+    newest = newest_of({*applied, *begun}, directory.order)
     rows = []
-    for id in sorted({**applied, **on_disk}, key=key):
+    for id in sorted({*applied, *on_disk, *begun}, key=key):
         row, migration = applied.get(id), on_disk.get(id)
         if migration is None:
             found: MigrationState = "missing"
@@ -120,7 +139,13 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
         else:
             found = "applied" if migration.matches(row.hash) else "divergent"
         rows.append(
-            StatusRow(id, found, row and row.applied_at, migration.path if migration else None)
+            StatusRow(
+                id,
+                found,
+                row and row.applied_at,
+                migration.path if migration else None,
+                half if half and half.id == id else None,
+            )
         )
     return tuple(rows)
 
@@ -157,7 +182,8 @@ def find_problems(
     problems = [problem for problem in directory.id_problems if not legacy.issuperset(problem.ids)]
     rows = survey(directory, state)
     key = sort_key(directory.order)
-    newest = newest_of(state.applied, directory.order)
+    half = state.under_way
+    newest = newest_of({*state.applied, *({half.id} if half else ())}, directory.order)
     newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order) or ""
     allowed = newer_than_directory(directory, state) if missing == "allow-newer" else ()
     for row in rows:
@@ -168,7 +194,8 @@ def find_problems(
         elif row.state == "missing":
             problems.append(_missing(row, is_newer=key(row.id) > key(newest_on_disk)))
         elif row.state == "late":
-            problems.append(_late(row, newest))
+            is_half = half is not None and half.id == newest and half.direction == "apply"
+            problems.append(_late(row, f"{newest}, which is newer, is {'half ' * is_half}applied"))
     return tuple(problems)
 
 
@@ -201,9 +228,16 @@ def plan_apply(
     An empty plan means that there is nothing to do. On-change repeatables that changed make a
     batch of their own; a batch that was cut off is finished.
 
-    Raises `MigrationDirectoryCorruptedError` and `UnknownMigrationError`.
+    Raises `MigrationDirectoryCorruptedError`, `UnknownMigrationError`, and `HalfDoneError` where a
+    rollback was cut off in the middle of a migration.
     """
     refuse(find_problems(directory, state, missing=missing))
+    half = state.under_way
+    if half is not None and half.direction == "undo":
+        raise HalfDoneError(
+            f"{half}; before anything is applied, that has to be done",
+            hint="`flux rollback` goes on with it",
+        )
     applied = state.applied
     pending = [migration for migration in directory.migrations if migration.id not in applied]
     if to is not None:
@@ -216,7 +250,11 @@ def plan_apply(
     if not pending and not changed_repeatables(directory, state):
         steps = due_after if state.unfinished else ()
         return Plan(tuple(Step("run", r) for r in steps), finishes=state.unfinished)
-    return _around(due_before, [Step("apply", m) for m in pending], due_after)
+    return _around(due_before, [_step("apply", m, half) for m in pending], due_after)
+
+
+def _step(action: Action, migration: Migration, half: UnderWay | None) -> Step:
+    return Step(action, migration, half if half and half.id == migration.id else None)
 
 
 def changed_repeatables(directory: MigrationDirectory, state: DatabaseState) -> tuple[str, ...]:
@@ -239,8 +277,16 @@ def plan_rollback(
     which is undone too.
 
     Raises `MigrationDirectoryCorruptedError` where what is to be undone is divergent or
-    missing, `IrreversibleMigrationError` where it has no undo, and `UnknownMigrationError`.
+    missing, `IrreversibleMigrationError` where it has no undo, `HalfDoneError` where a migration
+    is half applied, and `UnknownMigrationError`.
     """
+    half = state.under_way
+    if half is not None and half.direction == "apply":
+        raise HalfDoneError(
+            f"{half}; before anything is rolled back, that has to be done",
+            hint="`flux apply` goes on with it; mend the file from that statement on, if need be, "
+            "and roll it back then",
+        )
     key = sort_key(directory.order)
     newest_first = sorted(state.applied, key=key, reverse=True)
     target = to if to is not None else through
@@ -262,7 +308,7 @@ def plan_rollback(
     _refuse_irreversible(migrations)
     if not migrations:
         return Plan()
-    steps = [Step("undo", migration) for migration in migrations]
+    steps = [_step("undo", migration, half) for migration in migrations]
     # On-change ones wait for the next apply, which runs them all: what they made may be gone.
     before = [r for r in directory.pre_apply if not r.script.directives.on_change]
     after = [r for r in directory.post_apply if not r.script.directives.on_change]
@@ -334,7 +380,9 @@ def _missing(row: StatusRow, *, is_newer: bool) -> Problem:
     return Problem(
         "missing",
         (row.id,),
-        f"{row.id} is missing: the history has it, and the directory does not",
+        f"{row.half}, and the directory does not have it"
+        if row.half
+        else f"{row.id} is missing: the history has it, and the directory does not",
         "the database is newer than this directory: use the version that has the file, or "
         'restore it (missing = "allow-newer" in the configuration lets an old version start)'
         if is_newer
@@ -342,11 +390,11 @@ def _missing(row: StatusRow, *, is_newer: bool) -> Problem:
     )
 
 
-def _late(row: StatusRow, newest: str | None) -> Problem:
+def _late(row: StatusRow, why: str) -> Problem:
     return Problem(
         "late",
         (row.id,),
-        f"{row.id} is late: it is pending, and {newest}, which is newer, is applied",
+        f"{row.id} is late: it is pending, and {why}",
         "rename it so that it sorts last, as `flux new` would name it; or roll back what is "
         "newer, and apply again",
         Location(row.path) if row.path else None,

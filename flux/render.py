@@ -19,6 +19,7 @@ from flux.exceptions import (
 from flux.migration import Migration
 
 if TYPE_CHECKING:
+    from flux.journal import UnderWay
     from flux.plan import Plan, Step
     from flux.results import BatchResult, Status, StepResult
 
@@ -64,6 +65,8 @@ def status_text(status: Status, palette: Palette = PLAIN) -> str:
         when = row.applied_at.isoformat(" ", "seconds") if row.applied_at else ""
         state = palette.paint(colours[row.state], f"{row.state:<9}")
         lines.append(f"{state}  {row.id:<{width}}  {palette.paint(palette.faint, when)}".rstrip())
+        if row.half is not None:
+            lines.append(" " * 11 + palette.paint(palette.attention, _half_text(row.half, status)))
     if status.problems:
         lines += ["", problems_text(status.problems, palette), ""]
     lines += [f"{palette.paint(palette.attention, 'changed  ')}  {name}" for name in status.changed]
@@ -73,6 +76,18 @@ def status_text(status: Status, palette: Palette = PLAIN) -> str:
         )
     lines.append(_counts(status))
     return "\n".join(lines)
+
+
+def _half_text(half: UnderWay, status: Status) -> str:
+    doing = {"apply": "applied", "undo": "rolled back"}[half.direction]
+    command = {"apply": "apply", "undo": "rollback"}[half.direction]
+    number = half.goes_on_at
+    if not status.in_doubt:
+        return f"half {doing}: `flux {command}` goes on with statement {number}"
+    return (
+        f"half {doing}: whether statement {number} took effect is not known; look, and "
+        "`flux resume --skip` if it did, else `flux resume --retry`"
+    )
 
 
 def _counts(status: Status) -> str:
@@ -98,7 +113,10 @@ def plan_text(plan: Plan, palette: Palette = PLAIN, *, sql_of: Sequence[str] = (
     for number, step in enumerate(plan.steps):
         action = palette.paint(_step_colour(step, palette), f"{_TO_DO[step.action]:<5}")
         is_empty = step.action == "apply" and step.subject.script.is_empty
-        remark = palette.paint(palette.attention, "  (it holds no statement)") if is_empty else ""
+        remark = "  (it holds no statement)" if is_empty else ""
+        if step.half is not None:
+            remark = f"  (goes on with statement {step.half.goes_on_at})"
+        remark = palette.paint(palette.attention, remark) if remark else ""
         lines.append(f"{action}  {step.name}{remark}")
         if sql_of:
             lines += ["", *("    " + line for line in sql_of[number].splitlines()), ""]
@@ -164,6 +182,7 @@ def status_data(status: Status) -> dict[str, Any]:
                 "state": row.state,
                 "applied_at": row.applied_at.isoformat() if row.applied_at else None,
                 "path": row.path,
+                "half": _half_data(row.half, in_doubt=status.in_doubt),
             }
             for row in status.rows
         ],
@@ -171,11 +190,19 @@ def status_data(status: Status) -> dict[str, Any]:
     }
 
 
+def _half_data(half: UnderWay | None, *, in_doubt: bool) -> dict[str, Any] | None:
+    if half is None:
+        return None
+    return {"action": half.direction, "statement": half.goes_on_at, "in_doubt": in_doubt}
+
+
 def plan_data(plan: Plan, *, sql_of: Sequence[str] = ()) -> dict[str, Any]:
     """`plan --json`; each step has its SQL where `sql_of` is given."""
     steps: list[dict[str, Any]] = []
     for number, step in enumerate(plan.steps):
         data: dict[str, Any] = {"action": step.action, "name": step.name, "path": step.path}
+        if step.half is not None:
+            data["statement"] = step.half.goes_on_at
         if sql_of:
             data["sql"] = sql_of[number]
         steps.append(data)

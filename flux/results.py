@@ -36,7 +36,8 @@ class Status(NamedTuple):
     """The state of every migration, and what is wrong.
 
     `initialized` says that there is a history, `unfinished` that a batch stopped before its
-    post-apply scripts ran; `changed` names the on-change repeatables that are due.
+    post-apply scripts ran; `changed` names the on-change repeatables that are due. `in_doubt` says
+    that a statement was cut off, and that only somebody who looks can tell if it took effect.
     """
 
     rows: tuple[StatusRow, ...]
@@ -44,6 +45,7 @@ class Status(NamedTuple):
     initialized: bool
     unfinished: bool
     changed: tuple[str, ...] = ()
+    in_doubt: bool = False
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -53,7 +55,8 @@ class Status(NamedTuple):
     @property
     def is_settled(self) -> bool:
         """Whether `apply` would find nothing to do."""
-        return not (self.pending or self.unfinished or self.changed)
+        is_half_done = any(row.half for row in self.rows)
+        return not (self.pending or self.unfinished or self.changed or is_half_done)
 
 
 class Event(NamedTuple):

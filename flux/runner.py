@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from flux import directory as directories
 from flux.backends import backend_of_connection, load_backend
@@ -29,9 +29,11 @@ from flux.exceptions import (
     MigrationApplyError,
     MigrationLoadingError,
     Problem,
+    UnknownMigrationError,
 )
 from flux.failure import apply_error, cause_of
-from flux.migration import AppliedMigration, Migration, Repeatable
+from flux.journal import UnderWay, UnitState, find_changes
+from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import (
     DatabaseState,
     Plan,
@@ -48,6 +50,10 @@ from flux.results import BatchResult, Event, Status, StepResult
 
 #: Asked with the plan before anything is locked; True goes ahead.
 Confirm = Callable[[Plan], bool]
+
+
+#: Of a statement in doubt: it took effect, or it is to run again.
+Answer = Literal["skip", "retry"]
 
 
 def _call(act: Callable[[], None]) -> None:
@@ -152,7 +158,12 @@ class FluxRunner:
             initialized=state.history is not None,
             unfinished=state.unfinished,
             changed=changed_repeatables(directory, state),
+            in_doubt=self._is_in_doubt(state),
         )
+
+    def _is_in_doubt(self, state: DatabaseState) -> bool:
+        half = state.under_way
+        return bool(half and half.open and self.backend.is_in_doubt(half.open))
 
     def list_applied_migrations(self) -> list[Migration]:
         """The migrations on disk that are applied, in order. Read-only."""
@@ -204,9 +215,13 @@ class FluxRunner:
     def check_directory(self) -> tuple[Problem, ...]:
         """What in any migration, undo or repeatable on disk could not run. Read-only."""
         directory = self.directory
+        half = self.state.under_way
         actions: list[Step] = [
             *(Step("run", repeatable) for repeatable in directory.pre_apply),
-            *(Step("apply", migration) for migration in directory.migrations),
+            *(
+                Step("apply", migration, half if half and half.id == migration.id else None)
+                for migration in directory.migrations
+            ),
             *(Step("run", repeatable) for repeatable in directory.post_apply),
         ]
         return tuple(problem for step in actions for problem in self._check_step(step))
@@ -250,6 +265,39 @@ class FluxRunner:
         """
         return self._carry_out(lambda: self.plan_rollback(through=id), None, [])
 
+    def resume_migration(self, answer: Answer | None = None) -> BatchResult:
+        """Go on with the migration that is half applied or half rolled back, and no other. Writes.
+
+        `answer` is about a statement of which it cannot be known whether it took effect: `skip`
+        says that it did, `retry` that it is to run again. Raises `UnknownMigrationError` where no
+        migration is half done or no statement in doubt, and what `apply_migrations` raises.
+        """
+        half = self._require_half(answer)
+        if answer is not None:
+            with self.backend.migration_lock():
+                self.refresh()
+                self._settle_predecessor()
+                half = self._require_half(answer)
+                if half.open is not None:
+                    state: UnitState = "finished" if answer == "skip" else "failed"
+                    settled = half.open._replace(state=state)
+                    self.call(partial(self.backend.settle_doubt, settled))
+            self.refresh()
+        if half.direction == "apply":
+            return self.apply_migrations(to=half.id)
+        return self.rollback_migration(half.id)
+
+    def _require_half(self, answer: Answer | None) -> UnderWay:
+        half = self.state.under_way
+        if half is None:
+            raise UnknownMigrationError("no migration is half applied or half rolled back")
+        if answer and not (half.open and self.backend.is_in_doubt(half.open)):
+            raise UnknownMigrationError(
+                f"no statement of {half.id} is in doubt",
+                hint=f"`flux resume` goes on with it, without --{answer}",
+            )
+        return half
+
     def _carry_out(
         self, make_plan: Callable[[], Plan], confirm: Confirm | None, done: list[StepResult]
     ) -> BatchResult:
@@ -263,6 +311,7 @@ class FluxRunner:
                 raise ApprovalError("nothing was changed: the plan was not approved")
             with self.backend.migration_lock():
                 self.refresh()
+                self._settle_predecessor()
                 current = make_plan()
                 if confirm is not None and current.outline() != plan.outline():
                     continue  # shown and asked again, without the lock
@@ -275,6 +324,13 @@ class FluxRunner:
                     continue
                 self.refresh()
                 return BatchResult(tuple(done))
+
+    def _settle_predecessor(self) -> None:
+        """Wait for what a killed run still has running, and forget what it did of repeatables."""
+        if journal := self.state.journal:
+            self.call(partial(self.backend.wait_for_predecessor, journal))
+            if started := [entry for entry in journal if entry.direction == "run"]:
+                self.call(partial(self.backend.forget_rows, started))
 
     def _run_batch(self, plan: Plan, done: list[StepResult]) -> None:
         before = len(done)
@@ -293,15 +349,16 @@ class FluxRunner:
         on_change = any(
             step.action == "run" and step.subject.script.directives.on_change for step in plan.steps
         )
+        journals = any(_script_of(step).directives.no_transaction for step in plan.steps)
         undoes = any(step.action == "undo" for step in plan.steps)
         if undoes and self.state.last_runs:
             self.call(self.backend.forget_runs)
         is_new = self.state.history is None
-        if is_new or on_change or remembers:
+        if is_new or on_change or remembers or journals:
             prepare = partial(
                 self.backend.prepare,
                 history=is_new,
-                memory=on_change or remembers,
+                memory=on_change or remembers or journals,
                 unfinished=remembers,
             )
             self.call(prepare)
@@ -339,23 +396,31 @@ class FluxRunner:
     def _run_step(self, step: Step, done: list[StepResult]) -> None:
         self._emit(Event("start", step))
         started = time.perf_counter()
-        script = step.subject.script
+        script = _script_of(step)
         try:
             if isinstance(step.subject, Repeatable):
                 self.call(partial(self.backend.run_repeatable, step.subject))
             elif step.action == "apply":
                 self.call(partial(self.backend.run_migration, step.subject))
             else:
-                script = step.subject.undo_script()
                 self.call(partial(self.backend.undo_migration, step.subject, script))
         except HistoryChangedError:
             raise
         except Exception as error:
             names = tuple(result.name for result in done)
-            raise apply_error(self.backend, step, script, error, names) from cause_of(error)
+            half = self._half_done(step) if script.directives.no_transaction else None
+            raise apply_error(self.backend, step, script, error, names, half) from cause_of(error)
         seconds = time.perf_counter() - started
         done.append(StepResult(step.action, step.name, seconds))
         self._emit(Event("done", step, seconds))
+
+    def _half_done(self, step: Step) -> UnderWay | None:
+        """How far a step got that failed, as its journal says; None where it says nothing."""
+        try:
+            half = self.backend.read_state().under_way
+        except Exception:  # what is told is why the step failed
+            return None
+        return half if half is not None and half.id == step.name else None
 
     # Checking --------------------------------------------------------------------------------
 
@@ -384,6 +449,10 @@ class FluxRunner:
                         script.location(),
                     )
                 )
+        if step.half is not None and not problems:
+            script = _script_of(step._replace(action=step.half.direction))
+            units = self.backend.units(script)
+            problems += find_changes(script, units, step.half)
         return [problem._replace(ids=(step.name,)) for problem in problems]
 
     # Telling ---------------------------------------------------------------------------------
@@ -460,6 +529,13 @@ def _count(n: int | None) -> int | None:
     if n is not None and n < 0:
         raise ValueError(f"n must be 0 or more, not {n}")
     return n
+
+
+def _script_of(step: Step) -> Script:
+    """The script that a step runs."""
+    if step.action == "undo" and isinstance(step.subject, Migration):
+        return step.subject.undo_script()
+    return step.subject.script
 
 
 def _left(n: int | None, done: Sequence[StepResult]) -> int | None:

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 Dialect = Literal["postgres", "sqlite", "generic"]
 
@@ -25,6 +25,13 @@ class Statement(NamedTuple):
     line: int  # 1-based
     column: int  # 1-based, in characters
     copy_data: str | None = None  # the rows after `COPY … FROM stdin;`, each ended by a newline
+
+
+class Numbered(NamedTuple):
+    """A statement and its place among all of its file, counted from 1."""
+
+    number: int
+    statement: Statement
 
 
 class MetaCommand(NamedTuple):
@@ -126,6 +133,12 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
             start = -1
         if not mark:
             return pieces
+
+
+def numbered(pieces: Sequence[Statement | MetaCommand]) -> list[Numbered]:
+    """The statements among what `split` gives, with their places."""
+    statements = [piece for piece in pieces if isinstance(piece, Statement)]
+    return [Numbered(number, statement) for number, statement in enumerate(statements, 1)]
 
 
 def words(text: str, dialect: Dialect) -> Iterator[str]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from flux.exceptions import Problem
+from flux.migration import Script
 from flux.statements import Dialect, Statement, words
 
 _OPENING = {
@@ -44,9 +46,11 @@ def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
             first += 1
         while last > first and _first_words(body[last], dialect)[:1] == ["PRAGMA"]:
             last -= 1
-    if first >= last or not (_opens(body[first], dialect) and _closes(body[last], dialect)):
+    if first >= last or not (
+        opens_transaction(body[first], dialect) and closes_transaction(body[last], dialect)
+    ):
         return Unwrapped(body)
-    modes = _modes(body[first], dialect)
+    modes = modes_of(body[first], dialect)
     return Unwrapped([*body[:first], *body[first + 1 : last], *body[last + 1 :]], modes)
 
 
@@ -59,22 +63,73 @@ def controls_transaction(statement: Statement, dialect: Dialect) -> bool:
     return any(tuple(found[: len(start)]) == start for start in known)
 
 
+def transaction_problems(
+    script: Script, statements: Sequence[Statement], dialect: Dialect
+) -> list[Problem]:
+    """What flux cannot run of the transaction control among a script's statements.
+
+    Of a script in a transaction they come without an outermost pair, where the backend takes it.
+    """
+    if script.directives.no_transaction:
+        found = _misplaced(statements, dialect)
+        hint = "put BEGIN; and COMMIT; around what belongs together, and remove what else there is"
+    else:
+        where = "inside a migration, which flux runs in a transaction of its own"
+        found = [(one, where) for one in statements if controls_transaction(one, dialect)]
+        hint = "remove it, or run the whole file without a transaction: -- flux: no-transaction"
+    return [
+        Problem(
+            "transaction-control",
+            (),
+            f"{next(words(statement.text, dialect))} {where}",
+            hint,
+            script.location(statement.start),
+        )
+        for statement, where in found
+    ]
+
+
+def _misplaced(statements: Sequence[Statement], dialect: Dialect) -> list[tuple[Statement, str]]:
+    """The transaction control that a file without a transaction cannot have, and why.
+
+    It may hold `BEGIN; … COMMIT;` around some of its statements, and nothing else of the kind.
+    """
+    found = []
+    opening: Statement | None = None
+    for statement in statements:
+        if opens_transaction(statement, dialect) and opening is None:
+            opening = statement
+        elif closes_transaction(statement, dialect) and opening is not None:
+            opening = None
+        elif controls_transaction(statement, dialect):
+            where = "outside of" if opening is None else "inside"
+            found.append((statement, f"{where} a BEGIN; … COMMIT;"))
+            if not opens_transaction(statement, dialect):
+                opening = None
+    if opening is not None:
+        found.append((opening, "without a COMMIT"))
+    return found
+
+
 def _first_words(statement: Statement, dialect: Dialect) -> list[str]:
     return list(islice(words(statement.text, dialect), 4))
 
 
-def _opens(statement: Statement, dialect: Dialect) -> bool:
+def opens_transaction(statement: Statement, dialect: Dialect) -> bool:
+    """Whether a statement begins a transaction."""
     found = tuple(_first_words(statement, dialect))
     return any(found[: len(start)] == start for start in _OPENING[dialect])
 
 
-def _closes(statement: Statement, dialect: Dialect) -> bool:
+def closes_transaction(statement: Statement, dialect: Dialect) -> bool:
+    """Whether a statement commits a transaction, and begins no other."""
     found = _first_words(statement, dialect)
     # COMMIT AND CHAIN opens the next one; COMMIT PREPARED is about another one.
     return tuple(found[:1]) in _CLOSING and set(found[1:]) <= _NOISE
 
 
-def _modes(statement: Statement, dialect: Dialect) -> str:
+def modes_of(statement: Statement, dialect: Dialect) -> str:
+    """What a BEGIN asks for, as written: `ISOLATION LEVEL SERIALIZABLE`, or ""."""
     if dialect == "sqlite":
         return ""
     rest = statement.text.split(None, 1)[1:]

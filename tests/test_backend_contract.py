@@ -205,8 +205,8 @@ class Impatient(SQLiteBackend):
             WritesWhenItReads,
             BackendContract.test_a_new_database_has_no_history_and_reading_makes_none,
             "read_state() of an empty database: expected DatabaseState(history=None, "
-            "unfinished=False, last_runs={}), found DatabaseState(history=(), "
-            "unfinished=False, last_runs={})",
+            "unfinished=False, last_runs={}, journal=()), found DatabaseState(history=(), "
+            "unfinished=False, last_runs={}, journal=())",
             id="reading that writes",
         ),
         pytest.param(

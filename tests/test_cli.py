@@ -536,7 +536,7 @@ def row(number: int, state: str) -> dict[str, Any]:
     id = IDS[number - 1]
     applied_at = None if state == "pending" else "str"
     path = f"migrations/{id}.sql"
-    return {"id": id, "state": state, "applied_at": applied_at, "path": path}
+    return {"id": id, "state": state, "applied_at": applied_at, "path": path, "half": None}
 
 
 def location(path: str, line: int | None = None, column: int | None = None) -> dict[str, Any]:

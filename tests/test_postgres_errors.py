@@ -209,7 +209,7 @@ def test_an_error_without_a_transaction_points_too(pg: PostgresProject) -> None:
         'migrations/001.sql:5:3: applying 001 failed: column "nope" does not exist\n'
         "    5 |   nope;\n"
         "      |   ^\n"
-        "hint: mend it from that statement on, and take out of the file what took effect\n"
+        "hint: mend it from statement 2 on, and apply again: flux goes on there\n"
         "state: it ran without a transaction: statement 1 of 3 took effect, statement 2 failed, "
         "and 001 is not in the history"
     )

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from flux.backends.signals import ErrorReport, HistoryChangedError, StatementError
@@ -22,10 +23,19 @@ from flux.exceptions import (
     MigrationLockError,
     Problem,
 )
+from flux.journal import (
+    Direction,
+    Entry,
+    Unit,
+    Way,
+    read_entries,
+    unit_of_function,
+    units_of_text,
+)
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
-from flux.statements import Dialect, MetaCommand, SplitError, Statement, split, words
-from flux.transactions import controls_transaction
+from flux.statements import Dialect, MetaCommand, SplitError, Statement, split
+from flux.transactions import transaction_problems
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -174,20 +184,8 @@ class MigrationBackend(ABC):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """What among a script's statements cannot run: here, transaction control. Pure."""
-        if script.directives.no_transaction:
-            return []
-        return [
-            Problem(
-                "transaction-control",
-                (),
-                f"{next(words(piece.text, self.dialect))} inside a migration, which flux runs in "
-                "a transaction of its own",
-                "remove it, or run the whole file without a transaction: -- flux: no-transaction",
-                script.location(piece.start),
-            )
-            for piece in pieces
-            if isinstance(piece, Statement) and controls_transaction(piece, self.dialect)
-        ]
+        statements = [piece for piece in pieces if isinstance(piece, Statement)]
+        return transaction_problems(script, statements, self.dialect)
 
     def read_state(self) -> DatabaseState:
         """The history, and what flux remembers beside it. Read-only, takes no lock."""
@@ -203,6 +201,7 @@ class MigrationBackend(ABC):
         return DatabaseState(
             history=tuple(sorted(history, key=lambda row: row.id)),
             unfinished=UNFINISHED[0] in remembered,
+            journal=read_entries(remembered.items()) if remembered else (),
             last_runs={
                 name.removeprefix(_LAST_RUN): value
                 for name, value in remembered.items()
@@ -221,11 +220,13 @@ class MigrationBackend(ABC):
         the driver or the migration raises when it fails.
         """
         if migration.script.directives.no_transaction:
-            if self.is_recorded(migration.id):
-                raise HistoryChangedError
-            self.execute(migration.script)
-            with self.transaction():
-                self.register_migration(migration)
+
+            def guard() -> None:
+                if self.is_recorded(migration.id):
+                    raise HistoryChangedError
+
+            record = partial(self.register_migration, migration)
+            self.run_journaled(migration.script, "apply", migration.id, guard, record)
             return
         with self.migration_transaction(migration.script):
             if self.is_recorded(migration.id):
@@ -236,11 +237,13 @@ class MigrationBackend(ABC):
     def undo_migration(self, migration: Migration, undo: Script) -> None:
         """Undo one migration and delete its row, as `run_migration` applies it."""
         if undo.directives.no_transaction:
-            if not self.is_recorded(migration.id):
-                raise HistoryChangedError
-            self.execute(undo)
-            with self.transaction():
-                self.unregister_migration(migration)
+
+            def guard() -> None:
+                if not self.is_recorded(migration.id):
+                    raise HistoryChangedError
+
+            record = partial(self.unregister_migration, migration)
+            self.run_journaled(undo, "undo", migration.id, guard, record)
             return
         with self.migration_transaction(undo):
             if not self.is_recorded(migration.id):
@@ -252,13 +255,75 @@ class MigrationBackend(ABC):
         """Run one repeatable, and remember its hash when it runs on change only."""
         script = repeatable.script
         if script.directives.no_transaction:
-            self.execute(script)
-            with self.transaction():
-                self.remember_run(repeatable)
+            record = partial(self.remember_run, repeatable)
+            self.run_journaled(script, "run", repeatable.name, lambda: None, record)
             return
         with self.migration_transaction(script):
             self.execute(script)
             self.remember_run(repeatable)
+
+    # Without a transaction -------------------------------------------------------------------
+
+    def run_journaled(
+        self,
+        script: Script,
+        direction: Direction,
+        id: str,
+        guard: Callable[[], None],
+        record: Callable[[], None],
+    ) -> None:
+        """Run a script without a transaction, unit by unit, and keep the journal of it.
+
+        `guard` raises where it must not run; `record` is called in the transaction of its end.
+        """
+        from flux.backends.journaled import JournaledRun
+
+        JournaledRun(self, script, direction, id, guard=guard, record=record).run()
+
+    def units(self, script: Script) -> list[Unit]:
+        """The units of a script without a transaction. Pure."""
+        if script.text is None:
+            return [unit_of_function(script)]
+        pieces = split(script.text, self.dialect)
+        statements = [piece for piece in pieces if isinstance(piece, Statement)]
+        return units_of_text(statements, self.dialect, self.way_of)
+
+    def way_of(self, statement: Statement) -> Way:
+        """How a statement of such a script runs: `together` with its row of the journal in a
+        transaction, `alone` in none, or as a setting for the `session`. Pure.
+        """
+        return "together" if self.transactional_ddl else "alone"
+
+    def is_repeatable(self, sql: str) -> bool:
+        """Whether a statement may run once more, whether or not it took effect. Pure."""
+        return False
+
+    def is_in_doubt(self, entry: Entry) -> bool:
+        """Whether only the user can find out if the unit of that row took effect. Pure."""
+        return entry.state == "reached" and not self.is_repeatable(entry.sql)
+
+    def run_statement(self, statement: Statement) -> None:
+        """Run one statement of such a script."""
+        self.run_sql(statement.text)
+
+    def read_journal(self) -> tuple[Entry, ...]:
+        """The rows of the journal. Read-only."""
+        return read_entries(self.read_memory().items())
+
+    def wait_for_predecessor(self, entries: Sequence[Entry]) -> None:
+        """Wait until nothing of the units that an earlier run reached runs on the server."""
+        return
+
+    def settle_doubt(self, entry: Entry) -> None:
+        """Write a row of the journal whose unit was in doubt, as the user has decided. Writes."""
+        with self.reporting("cannot write the journal"), self.transaction():
+            self.remember(entry.name, entry.value)
+
+    def forget_rows(self, entries: Sequence[Entry]) -> None:
+        """Delete rows of the journal. Writes."""
+        with self.reporting("cannot write the journal"), self.transaction():
+            for entry in entries:
+                self.forget(entry.name)
 
     def migration_transaction(self, script: Script) -> AbstractContextManager[None]:
         """The transaction that one script runs in."""
@@ -342,7 +407,7 @@ class MigrationBackend(ABC):
         """The statement that creates the table beside the history, where it is not there."""
         return (
             f"CREATE TABLE IF NOT EXISTS {self.state_table} "
-            "(name varchar(500) NOT NULL PRIMARY KEY, value varchar(500) NOT NULL)"
+            "(name varchar(500) NOT NULL PRIMARY KEY, value text NOT NULL)"
         )
 
     def remember_run(self, repeatable: Repeatable) -> None:

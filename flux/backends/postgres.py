@@ -18,9 +18,19 @@ from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend, unavailable
 from flux.backends.postgres_check import find_problems
 from flux.backends.postgres_errors import report
-from flux.backends.postgres_lock import HISTORY_CHANGED, Held, Holder, LockSQL, fail_unless
+from flux.backends.postgres_in_doubt import find_look, is_repeatable
+from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
+from flux.backends.postgres_lock import (
+    HISTORY_CHANGED,
+    OWN_SESSION,
+    Held,
+    Holder,
+    LockSQL,
+    fail_unless,
+    running,
+)
 from flux.backends.postgres_message import single
-from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send, statements_of
+from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send
 from flux.backends.postgres_session import Session
 from flux.backends.postgres_watch import Watcher
 from flux.backends.signals import ErrorReport
@@ -32,9 +42,10 @@ from flux.exceptions import (
     Location,
     Problem,
 )
+from flux.journal import Direction, Entry, Way
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
-from flux.statements import Dialect, MetaCommand, Statement, split
+from flux.statements import Dialect, MetaCommand, Statement, numbered, split
 
 DEFAULT_SCHEMA = "public"
 DEFAULT_TABLE = "_flux_migrations"
@@ -89,6 +100,7 @@ class PostgresBackend(MigrationBackend):
         self._handed_in = connection
         self.lock = LockSQL(lock_id)
         self.session: Session
+        self._session_name: str | None = None
         #: The lock of the batch that is under way.
         self.held = Held()
         #: Looks at what runs, while the lock is held on a second connection.
@@ -434,31 +446,87 @@ class PostgresBackend(MigrationBackend):
 
     def run_migration(self, migration: Migration) -> None:
         """Apply one migration and write its row, in one round trip where it is plain text."""
-        self._run(migration.script, self._guard(migration, "NOT EXISTS"), self._insert(migration))
+        guard, record = self._guard(migration, "NOT EXISTS"), self._insert(migration)
+        self._run(migration.script, "apply", migration.id, guard, record)
 
     def undo_migration(self, migration: Migration, undo: Script) -> None:
         """Undo one migration and delete its row, as `run_migration` applies it."""
-        self._run(undo, self._guard(migration, "EXISTS"), self._delete(migration))
+        guard, record = self._guard(migration, "EXISTS"), self._delete(migration)
+        self._run(undo, "undo", migration.id, guard, record)
 
     def run_repeatable(self, repeatable: Repeatable) -> None:
         """Run one repeatable, as `run_migration` applies a migration."""
         closing = ""
         if repeatable.script.directives.on_change:
             closing = self._upsert(*self.last_run_row(repeatable))
-        self._run(repeatable.script, "", closing)
+        self._run(repeatable.script, "run", repeatable.name, "", closing)
 
     def _guard(self, migration: Migration, wanted: str) -> str:
         recorded = f"(SELECT FROM {self.table} WHERE id = {self.literal(migration.id)})"
         return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
 
-    def _run(self, script: Script, guard: str, record: str) -> None:
-        ScriptRun(self, script, guard, record).run()
+    def _run(self, script: Script, direction: Direction, id: str, guard: str, record: str) -> None:
+        if script.directives.no_transaction:
+            PostgresJournaledRun(
+                self, script, direction, id, guard_sql=guard, record_sql=record
+            ).run()
+        else:
+            ScriptRun(self, script, guard, record).run()
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
-        statements = statements_of(split(content, "postgres"))
-        for number, statement in enumerate(statements, 1):
-            send(self, single(statement, number), len(statements), number)
+        statements = numbered(split(content, "postgres"))
+        for one in statements:
+            send(self, single(one), len(statements))
+
+    # The journal -----------------------------------------------------------------------------
+
+    def way_of(self, statement: Statement) -> Way:
+        """How a statement of a script without a transaction runs. Pure."""
+        return way_of(statement)
+
+    def is_repeatable(self, sql: str) -> bool:
+        """Whether a statement may run once more, as VACUUM may. Pure."""
+        return is_repeatable(sql)
+
+    def is_in_doubt(self, entry: Entry) -> bool:
+        """Whether the catalog cannot tell if the unit of that row took effect. Pure."""
+        return super().is_in_doubt(entry) and find_look(entry.sql) is None
+
+    def session_name(self) -> str | None:
+        """The server's process and its start, as the journal has them; None behind a pooler."""
+        if self._session_name is None and self.held.is_direct:
+            [(self._session_name,)] = self.fetch(f"SELECT {OWN_SESSION}")
+        return self._session_name
+
+    def wait_for_predecessor(self, entries: Sequence[Entry]) -> None:
+        """Wait until the server has ended what a killed run still had under way.
+
+        Raises `MigrationLockError` after `lock_wait` seconds.
+        """
+        reached = [entry for entry in entries if entry.state == "reached"]
+        if not reached:
+            return
+        query = " UNION ".join(
+            running(self.literal(entry.session or ""), self.literal(entry.sql[:200]))
+            for entry in reached
+        )
+
+        def still_running() -> str | None:
+            rows = self.fetch(query)
+            return f"pid {rows[0][0]}, whose flux is gone" if rows else None
+
+        with self.reporting("cannot see what a run before this one has left"):
+            self.wait_for_lock(lambda: still_running() is None, still_running)
+
+    def remember_sql(self, entry: Entry) -> str:
+        """A statement that writes a row of the journal."""
+        return self._upsert(entry.name, entry.value)
+
+    def forget_sql(self, entries: Sequence[Entry]) -> str:
+        """A statement that deletes rows of the journal."""
+        names = ", ".join(self.literal(entry.name) for entry in entries)
+        return f"DELETE FROM {self.state_table} WHERE name IN ({names});\n" if names else ""
 
     # Checking and telling --------------------------------------------------------------------
 
@@ -470,8 +538,6 @@ class PostgresBackend(MigrationBackend):
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
-        if not isinstance(error, psycopg2.Error):
-            return super().describe_error(error)
         return report(error)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from itertools import islice, pairwise
 
 from flux.exceptions import Problem
+from flux.journal import units_of_text
 from flux.migration import Script
 from flux.statements import MetaCommand, Statement, words
-from flux.transactions import controls_transaction, unwrap
+from flux.transactions import transaction_problems, unwrap
 
 NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
 #: psql's commands in pg_dump's output that mean nothing outside of psql.
@@ -26,6 +27,7 @@ _READING = {
         "remove it: flux sends every file as UTF-8",
     ),
 }
+_CREATE_TEMPORARY = {"TEMP", "TEMPORARY"}
 _SET = re.compile(r"SET\s+(?:(?:SESSION|LOCAL)\s+)?(\w+)\s*(?:=|TO\b)\s*'?([\w-]+)", re.IGNORECASE)
 
 
@@ -62,17 +64,31 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
             message = f"{setting} = {value} changes how the rest of the file is read"
             problems.append(problem("reading", statement, message, hint))
     if script.directives.no_transaction:
-        return problems
-    for statement in unwrap(statements, "postgres").statements:
+        for statement in _temporary_outside(statements):
+            message = "a temporary table would be gone behind the statement that makes it"
+            hint = "put BEGIN; and COMMIT; around it and what uses it"
+            problems.append(problem("temporary", statement, message, hint))
+        return problems + transaction_problems(script, statements, "postgres")
+    statements = unwrap(statements, "postgres").statements
+    problems += transaction_problems(script, statements, "postgres")
+    for statement in statements:
         found = list(islice(words(statement.text, "postgres"), 12))
-        if controls_transaction(statement, "postgres"):
-            message = f"{found[0]} inside a migration, which flux runs in a transaction of its own"
-            hint = f"remove it, or {NO_TRANSACTION_HINT}"
-            problems.append(problem("transaction-control", statement, message, hint))
-        elif _needs_no_transaction(found):
+        if needs_no_transaction(found):
             message = f"{_named(found)} cannot run inside a transaction"
             problems.append(problem("concurrently", statement, message, NO_TRANSACTION_HINT))
     return problems
+
+
+def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:
+    """The statements outside of any BEGIN; … COMMIT; that make something temporary."""
+    units = units_of_text(statements, "postgres", lambda statement: "together")
+    alone = [unit.first for unit in units if unit.first is not None and not unit.is_block]
+    return [
+        statement
+        for statement in alone
+        if _CREATE_TEMPORARY & set(islice(words(statement.text, "postgres"), 4))
+        and next(words(statement.text, "postgres")) == "CREATE"
+    ]
 
 
 def _copies_to_client(statement: Statement) -> bool:
@@ -89,7 +105,8 @@ def _setting(statement: Statement) -> tuple[str, str]:
     return (found[1].lower(), found[2].lower()) if found else ("", "")
 
 
-def _needs_no_transaction(found: Sequence[str]) -> bool:
+def needs_no_transaction(found: Sequence[str]) -> bool:
+    """Whether a statement that begins with these words cannot run in a transaction."""
     if "CONCURRENTLY" in found:
         # A materialized view may be refreshed that way in a transaction.
         return found[0] in ("CREATE", "DROP", "REINDEX", "ALTER")

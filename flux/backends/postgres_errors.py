@@ -30,8 +30,24 @@ _HINTS = {
 }
 
 
-def report(error: psycopg2.Error) -> ErrorReport:
+class InvalidIndexError(Exception):
+    """A statement ended well, and the index that it was for is INVALID: `path`, as SQL has it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the index {path} is INVALID: an earlier attempt left it, and the server does not use "
+            "it"
+        )
+        self.path = path
+
+
+def report(error: BaseException) -> ErrorReport:
     """The server's message, detail and hint; or a hint of flux's own."""
+    if isinstance(error, InvalidIndexError):
+        way_out = f"drop it, and apply again: DROP INDEX CONCURRENTLY {error.path}"
+        return ErrorReport(str(error), None, way_out)
+    if not isinstance(error, psycopg2.Error):
+        return ErrorReport(str(error).strip() or type(error).__name__)
     diag = error.diag
     message = diag.message_primary or " ".join(str(error).split()) or type(error).__name__
     detail = "; ".join(filter(None, [diag.message_detail, diag.context]))

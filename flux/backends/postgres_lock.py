@@ -138,6 +138,29 @@ _DATABASE = (
 )
 
 
+#: An expression: this session's process and its start, by which it is known again.
+OWN_SESSION = (
+    "(SELECT a.pid || ' ' || extract(epoch FROM a.backend_start) "
+    f"FROM pg_catalog.pg_stat_activity a WHERE a.pid = {_SELF})"
+)
+
+
+def running(session: str, text: str) -> str:
+    """A query: the pids of what runs of a statement of another session. Read-only.
+
+    `session` and `text`, the beginning of the statement, are literals. Behind a pooler the session
+    is not known, and the text alone tells; where a right to see sessions is missing, its pid does.
+    """
+    return (
+        "SELECT a.pid FROM pg_catalog.pg_stat_activity a "
+        f"WHERE a.pid <> {_SELF} AND a.datname = pg_catalog.current_database() AND ("
+        "(a.state IS DISTINCT FROM 'idle' AND "
+        "a.pid || ' ' || coalesce(extract(epoch FROM a.backend_start)::pg_catalog.text, "
+        f"pg_catalog.split_part({session}, ' ', 2)) = {session}) "
+        f"OR ({text} <> '' AND a.state = 'active' AND pg_catalog.left(a.query, 200) = {text}))"
+    )
+
+
 def fail_unless(condition: str, text: str) -> str:
     """An expression that is 0, or ends the transaction with an error that holds `text`.
 

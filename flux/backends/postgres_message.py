@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
-from flux.statements import Statement, words
+from flux.statements import Numbered, Statement, words
 
+#: The marker behind the last statement has the number of none.
+_BEHIND_ALL = 0
 _MARKER = re.compile(r"flux marker (\d+)")
 
 
@@ -29,11 +31,15 @@ class Segment(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What goes to the server in one round trip; `rows` follow a COPY that ends the text."""
+    """What goes to the server in one round trip; `rows` follow a COPY that ends the text.
+
+    `reached` is the number of the statement that it begins with, where no marker tells.
+    """
 
     text: str
     segments: tuple[Segment, ...]
     rows: str | None = None
+    reached: int | None = None
 
 
 class _Writer:
@@ -49,7 +55,8 @@ class _Writer:
         self._parts.append(text)
         self._length += len(text)
 
-    def add_statement(self, statement: Statement, number: int) -> None:
+    def add_statement(self, one: Numbered) -> None:
+        number, statement = one
         self._segments.append(Segment(self._length, statement, number))
         self.add(statement.text + ";\n")
         if statement.copy_data is not None:
@@ -61,7 +68,7 @@ class _Writer:
 
 
 def compose(
-    statements: Sequence[Statement],
+    statements: Sequence[Numbered],
     *,
     begin: str,
     opening: str,
@@ -75,24 +82,25 @@ def compose(
     """
     writer = _Writer()
     writer.add(begin)
-    first = sum(1 for _ in takewhile(_sets_transaction, statements))
-    for number, statement in enumerate(statements[:first], 1):
-        writer.add_statement(statement, number)
+    first = sum(1 for _ in takewhile(sets_transaction, statements))
+    for one in statements[:first]:
+        writer.add_statement(one)
     writer.add(opening)
-    for number, statement in enumerate(statements[first:], first + 1):
+    for one in statements[first:]:
         if with_markers:
-            writer.add(_marker(number))
-        writer.add_statement(statement, number)
+            writer.add(_marker(one.number))
+        writer.add_statement(one)
     if with_markers:
-        writer.add(_marker(len(statements) + 1))
+        writer.add(_marker(_BEHIND_ALL))
     writer.add(closing)
     writer.end_message()
     return writer.messages
 
 
-def single(statement: Statement, number: int) -> Message:
+def single(one: Numbered) -> Message:
     """A message of one statement alone, which so runs in no transaction but its own."""
-    return Message(statement.text, (Segment(0, statement, number),), statement.copy_data)
+    number, statement = one
+    return Message(statement.text, (Segment(0, statement, number),), statement.copy_data, number)
 
 
 def segment_at(message: Message, position: int) -> Segment | None:
@@ -123,8 +131,9 @@ class Notices:
                 del self.kept[:-50]  # as the driver keeps its own
 
 
-def _sets_transaction(statement: Statement) -> bool:
-    return list(islice(words(statement.text, "postgres"), 2)) == ["SET", "TRANSACTION"]
+def sets_transaction(one: Numbered) -> bool:
+    """Whether a statement is a SET TRANSACTION."""
+    return list(islice(words(one.statement.text, "postgres"), 2)) == ["SET", "TRANSACTION"]
 
 
 def _marker(number: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,8 @@ from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, Notices, compose
 from flux.backends.signals import StatementError, TransactionEndedError
-from flux.exceptions import DatabaseUnavailableError
 from flux.migration import Script
-from flux.statements import MetaCommand, Statement, split
+from flux.statements import Statement, numbered, split
 from flux.transactions import unwrap
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ BEGIN = f"BEGIN {READ_COMMITTED};\n"
 #: SQLSTATEs after which a transaction is tried again: lock_not_available, deadlock_detected.
 _COME_AGAIN = ("55P03", "40P01")
 #: Deferred constraints are checked while a script's own settings and role are in force.
-_CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
+CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
 IDLE = extensions.TRANSACTION_STATUS_IDLE
 
 
@@ -54,35 +53,8 @@ class ScriptRun:
         self.record = record
 
     def run(self) -> None:
-        """Run it; again, while others hold what it needs.
-
-        An ALTER TABLE that waits for its lock holds up every query behind it. So it waits for a
-        short time only, lets go, and comes again.
-        """
-        backend = self.backend
-        retries = 0 if self.script.directives.no_transaction else backend.lock_retries
-        for attempt in range(retries + 1):
-            try:
-                return self._run_once()
-            except (psycopg2.Error, StatementError) as error:
-                cause = error.__cause__ if isinstance(error, StatementError) else error
-                is_last = attempt == retries or backend.dbapi.closed
-                if is_last or getattr(cause, "pgcode", None) not in _COME_AGAIN:
-                    raise
-                self._pause(attempt)
-
-    def _pause(self, attempt: int) -> None:
-        pause = min(0.5 * 2**attempt, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        watcher = self.backend.watcher
-        sight = watcher.last if watcher else None
-        blockers = "; ".join(map(str, sight.blockers)) if sight else ""
-        self.backend.announce(
-            f"{self.script.path} did not get a lock in time"
-            + (f", blocked by {blockers}" if blockers else "")
-            + f"; it is rolled back, and tried again in {pause:.1f} s "
-            f"({attempt + 1} of {self.backend.lock_retries})"
-        )
-        time.sleep(pause)
+        """Run it; again, while others hold what it needs."""
+        coming_again(self.backend, self.script, self._run_once)
 
     def _run_once(self) -> None:
         backend, script = self.backend, self.script
@@ -90,17 +62,15 @@ class ScriptRun:
         if backend.held.pid is None:
             opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
         closing = (
-            _CHECK_CONSTRAINTS
+            CHECK_CONSTRAINTS
             + backend.session.restore
             + f"SELECT {fail_unless(backend.lock.fence_held, FENCE_LOST)}, "
             + f"{fail_unless(backend.lock.held_by(backend.held.pid), LOCK_LOST)};\n"
             + self.record
         )
-        with self._settled_session(), self._watched():
+        with settled_session(backend), watched(backend, script):
             try:
-                if script.directives.no_transaction:
-                    self._run_without_transaction(opening, closing)
-                elif script.function is not None:
+                if script.function is not None:
                     self._run_function(script.function, opening, closing)
                 elif script.text is not None:
                     self._run_text(script.text, opening, closing)
@@ -110,8 +80,6 @@ class ScriptRun:
     def _timeouts(self) -> str:
         """Statements that set the limits of a script's own transaction."""
         backend, given = self.backend, self.script.directives
-        if given.no_transaction:
-            return ""
         # A killed run's statement is to end soon, and with it what it keeps others from.
         check = "SET LOCAL client_connection_check_interval = 1000;\n"
         lock, statement = given.lock_timeout, given.statement_timeout
@@ -123,24 +91,11 @@ class ScriptRun:
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Report what a script waits for, from the second connection, where there is one."""
-        backend = self.backend
-        if backend.watcher is None:
-            yield
-            return
-        lock_timeout = self.script.directives.lock_timeout or backend.lock_timeout
-        label = f"{self.script.path} runs "
-        with backend.watcher.watching(
-            lambda sight: backend.announce(label + str(sight)), patience=lock_timeout / 2
-        ):
-            yield
-
     def _run_text(self, text: str, opening: str, closing: str) -> None:
-        statements, modes = unwrap(statements_of(split(text, "postgres")), "postgres")
+        pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
+        statements, modes = unwrap(pieces, "postgres")
         messages = compose(
-            statements,
+            numbered(statements),
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
             opening=opening,
             closing=closing + "COMMIT",
@@ -157,7 +112,7 @@ class ScriptRun:
             f"SET TRANSACTION {READ_COMMITTED};\n{opening}SELECT pg_catalog.txid_current()"
         )
         try:
-            self._call(function)
+            call_function(backend, function)
         except Exception as error:
             if not backend.dbapi.closed:
                 backend.roll_back()
@@ -165,68 +120,87 @@ class ScriptRun:
                 if status == [("committed",)]:
                     raise TransactionEndedError(error) from error
             raise
-        backend.run_sql(_CHECK_CONSTRAINTS)
+        backend.run_sql(CHECK_CONSTRAINTS)
         # Of its settings, client_encoding rules the next message.
         backend.session.settle(backend.dbapi)
         backend.run_sql(closing)
         backend.dbapi.commit()
 
-    def _call(self, function: Callable[[Any], object]) -> None:
-        dbapi = self.backend.dbapi
-        encoding = dbapi.encoding
-        try:
-            function(dbapi)
-        finally:
-            if not dbapi.closed:
-                # Where it is another one, this ends the transaction, as setting it did before.
-                dbapi.set_client_encoding(encoding)
 
-    def _run_without_transaction(self, opening: str, closing: str) -> None:
-        """Each statement in a message of its own: in one, they would share a transaction."""
-        backend, script = self.backend, self.script
-        if backend.held.pid is None:
-            raise DatabaseUnavailableError(
-                "it runs without a transaction, and there is no second connection to hold the "
-                "migration lock meanwhile",
-                hint="let flux open one: raise the limit of connections, or hand in an address",
-            )
-        has_lock = fail_unless(backend.lock.held_by(backend.held.pid), LOCK_LOST)
-        backend.run_sql(f"{BEGIN}{opening}SELECT {has_lock};\nCOMMIT")
-        if script.function is not None:
-            self._call(script.function)
-        elif script.text is not None:
-            try:
-                backend.apply_migration(script.text)
-            except StatementError as error:
-                error.rolled_back = backend.dbapi.info.transaction_status != IDLE
+def coming_again(backend: PostgresBackend, script: Script, attempt: Callable[[], None]) -> None:
+    """Call `attempt`; again, with growing pauses, while others hold what it needs.
+
+    An ALTER TABLE that waits for its lock holds up every query behind it. So it waits for a
+    short time only, lets go, and comes again.
+    """
+    for number in range(1, backend.lock_retries + 1):
+        try:
+            return attempt()
+        except (psycopg2.Error, StatementError) as error:
+            cause = error.__cause__ if isinstance(error, StatementError) else error
+            if backend.dbapi.closed or getattr(cause, "pgcode", None) not in _COME_AGAIN:
                 raise
-        if backend.dbapi.info.transaction_status != IDLE:
-            raise TransactionEndedError
-        backend.session.settle(backend.dbapi)  # some settings would rule the next transaction
-        backend.run_sql(BEGIN + backend.lock.take_fence + closing + "COMMIT")
-
-    @contextmanager
-    def _settled_session(self) -> Iterator[None]:
-        """Leave no transaction and no setting behind, after a failure as after a success."""
-        backend = self.backend
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            if not backend.dbapi.closed:
-                backend.roll_back()
-                backend.dbapi.autocommit = True  # a Python migration may have changed it
-                if failed or backend.session.settings is not None:
-                    backend.session.settle(backend.dbapi)
+            _pause(backend, script, number)
+    attempt()
 
 
-def send(
-    backend: PostgresBackend, message: Message, total: int, reached: int | None = None
-) -> None:
-    """One round trip. Raises `StatementError`, which says which statement failed."""
+def _pause(backend: PostgresBackend, script: Script, number: int) -> None:
+    pause = min(0.25 * 2**number, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+    sight = backend.watcher.last if backend.watcher else None
+    blockers = "; ".join(map(str, sight.blockers)) if sight else ""
+    backend.announce(
+        f"{script.path} did not get a lock in time"
+        + (f", blocked by {blockers}" if blockers else "")
+        + f"; it is rolled back, and tried again in {pause:.1f} s "
+        f"({number} of {backend.lock_retries})"
+    )
+    time.sleep(pause)
+
+
+@contextmanager
+def watched(backend: PostgresBackend, script: Script) -> Iterator[None]:
+    """Report what a script waits for, from the second connection, where there is one."""
+    if backend.watcher is None:
+        yield
+        return
+    lock_timeout = script.directives.lock_timeout or backend.lock_timeout
+    label = f"{script.path} runs "
+    with backend.watcher.watching(
+        lambda sight: backend.announce(label + str(sight)), patience=lock_timeout / 2
+    ):
+        yield
+
+
+@contextmanager
+def settled_session(backend: PostgresBackend) -> Iterator[None]:
+    """Leave no transaction and no setting behind, after a failure as after a success."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if not backend.dbapi.closed:
+            backend.roll_back()
+            backend.dbapi.autocommit = True  # a Python migration may have changed it
+            if failed or backend.session.settings is not None:
+                backend.session.settle(backend.dbapi)
+
+
+def call_function(backend: PostgresBackend, function: Callable[[Any], object]) -> None:
+    """Give a Python function the connection, in whatever transaction is open, or none."""
+    encoding = backend.dbapi.encoding
+    try:
+        function(backend.dbapi)
+    finally:
+        if not backend.dbapi.closed:
+            # Where it is another one, this ends the transaction, as setting it did before.
+            backend.dbapi.set_client_encoding(encoding)
+
+
+def send(backend: PostgresBackend, message: Message, total: int) -> None:
+    """One round trip. Raises `StatementError`, which says which of `total` statements failed."""
     dbapi = backend.dbapi
-    notices = dbapi.notices = Notices(dbapi.notices, reached)
+    notices = dbapi.notices = Notices(dbapi.notices, message.reached)
     cursor = backend.cursor()
     try:
         if message.rows is None:
@@ -238,8 +212,3 @@ def send(
     finally:
         cursor.close()
         dbapi.notices = notices.kept
-
-
-def statements_of(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
-    """The statements among what `split` gives."""
-    return [piece for piece in pieces if isinstance(piece, Statement)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from flux.journal import Entry
+    from flux.statements import Statement
 
 
 class HistoryChangedError(Exception):
@@ -32,8 +36,7 @@ class StatementError(Exception):
 
     `offset` is 0-based in the script's text. `exact` says that it is the very character the
     database named, rather than the start of the statement. Statement `number` of `total`
-    (1-based) is None where it is not known which one failed. `rolled_back` says that the script
-    had a transaction of its own open, which flux has rolled back.
+    (1-based) is None where it is not known which one failed.
     """
 
     def __init__(
@@ -44,7 +47,22 @@ class StatementError(Exception):
         self.exact = exact
         self.number = number
         self.total = total
-        self.rolled_back = False
+
+
+class InDoubtError(Exception):
+    """Whether a unit took effect that an earlier run reached cannot be known.
+
+    `entry` is its row of the journal, `statement` what stands in its place in the file now.
+    """
+
+    def __init__(self, entry: Entry, statement: Statement | None) -> None:
+        super().__init__("it cannot be known whether a statement took effect")
+        self.entry = entry
+        self.statement = statement
+
+
+class ChangedError(InDoubtError):
+    """A unit took effect though an earlier run did not come to note it, and is another one now."""
 
 
 class ErrorReport(NamedTuple):

@@ -18,12 +18,13 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from flux import address
 from flux.backends.base import MigrationBackend, quote_literal, unavailable
-from flux.backends.signals import ErrorReport, StatementError, TransactionEndedError
+from flux.backends.signals import ErrorReport, TransactionEndedError
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
+from flux.journal import Way
 from flux.migration import AppliedMigration, Migration, Script
 from flux.statements import Dialect, MetaCommand, Statement, split, words
-from flux.transactions import controls_transaction, unwrap
+from flux.transactions import transaction_problems, unwrap
 
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_BUSY_TIMEOUT = 30.0
@@ -49,6 +50,14 @@ _SESSION_PRAGMAS = (
     "cache_size",
     "busy_timeout",
 )
+
+#: How statements run that cannot run in a transaction, by their first word.
+_WAYS: dict[str, Way] = {
+    "VACUUM": "alone",
+    "PRAGMA": "session",
+    "ATTACH": "session",
+    "DETACH": "session",
+}
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -373,20 +382,10 @@ class SQLiteBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse transaction control in a file that runs inside flux's own transaction."""
-        if script.directives.no_transaction:
-            return []
-        return [
-            Problem(
-                "transaction-control",
-                (),
-                f"{next(words(statement.text, 'sqlite'))} inside a migration, which flux runs in "
-                "a transaction of its own",
-                "remove it, or run the whole file without a transaction: -- flux: no-transaction",
-                script.location(statement.start),
-            )
-            for statement in unwrap(_statements(pieces), "sqlite").statements
-            if controls_transaction(statement, "sqlite")
-        ]
+        statements = _statements(pieces)
+        if not script.directives.no_transaction:
+            statements = unwrap(statements, "sqlite").statements
+        return transaction_problems(script, statements, "sqlite")
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement: `executescript` would commit first."""
@@ -394,6 +393,23 @@ class SQLiteBackend(MigrationBackend):
         if self.dbapi.in_transaction:
             statements = unwrap(statements, "sqlite").statements
         self.run_statements(statements, self._execute)
+
+    def run_journaled(self, script: Script, *rest: Any) -> None:
+        """Run a script without a transaction; its settings end with it."""
+        with self._session(script), _kept(self.dbapi, "text_factory", "row_factory"):
+            super().run_journaled(script, *rest)
+
+    def way_of(self, statement: Statement) -> Way:
+        """VACUUM runs alone, and PRAGMAs and attached databases are the session's. Pure."""
+        return _WAYS.get(next(words(statement.text, "sqlite"), ""), "together")
+
+    def is_repeatable(self, sql: str) -> bool:
+        """Whether a statement may run once more, as VACUUM may. Pure."""
+        return next(words(sql, "sqlite"), "") == "VACUUM"
+
+    def run_statement(self, statement: Statement) -> None:
+        """Run one statement of a script without a transaction."""
+        self._execute(statement)
 
     def execute(self, script: Script) -> None:
         """Run a script, and see that the transaction it found, or none, is open at its end."""
@@ -443,17 +459,13 @@ class SQLiteBackend(MigrationBackend):
         return was_there
 
     def _execute_outside(self, script: Script) -> None:
-        with self._session(script):
-            try:
-                super().execute(script)
-                if self.dbapi.in_transaction:
-                    raise TransactionEndedError
-            except BaseException as error:
-                if self.dbapi.in_transaction:
-                    self.run_sql("ROLLBACK")
-                    if isinstance(error, StatementError):
-                        error.rolled_back = True
-                raise
+        try:
+            super().execute(script)
+            if self.dbapi.in_transaction:
+                raise TransactionEndedError
+        finally:
+            if self.dbapi.in_transaction:
+                self.run_sql("ROLLBACK")
 
     def _execute(self, statement: Statement) -> None:
         if self.dbapi.in_transaction:

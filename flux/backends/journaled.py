@@ -1,0 +1,185 @@
+"""Running a script without a transaction: unit by unit, each noted in the journal.
+
+A unit that can run in a transaction commits together with its row, and so is never in doubt.
+Before any other one runs, its row says that it is reached. A run that finds such a row asks the
+database whether the unit took effect, and goes on with it, or behind it, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from flux.backends.signals import ChangedError, InDoubtError, StatementError
+from flux.journal import Direction, Entry, Unit, entry_of
+from flux.migration import Script
+from flux.statements import Numbered
+
+if TYPE_CHECKING:
+    from flux.backends.base import MigrationBackend
+
+
+class Verdict(NamedTuple):
+    """What is known of a unit that was reached: whether it took effect; None where it is not.
+
+    `repair` are statements to run, each alone, before the unit runs again; `instead` is one to
+    run in its place.
+    """
+
+    took_effect: bool | None
+    repair: tuple[str, ...] = ()
+    instead: str | None = None
+
+
+NOT_RUN = Verdict(took_effect=False)
+UNKNOWN = Verdict(took_effect=None)
+
+
+class JournaledRun:
+    """One script of the migration or repeatable `id`.
+
+    `guard` raises where it must not run; `record` writes that the whole is done, and is called
+    within the transaction of the last row. A repeatable starts anew each time, and its rows only
+    say what runs.
+
+    `run` raises `StatementError`, `InDoubtError`, `ChangedError`, `TransactionEndedError`, and
+    what the driver or a Python function raises.
+    """
+
+    def __init__(
+        self,
+        backend: MigrationBackend,
+        script: Script,
+        direction: Direction,
+        id: str,
+        *,
+        guard: Callable[[], None] = lambda: None,
+        record: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.backend = backend
+        self.script = script
+        self.direction: Direction = direction
+        self.id = id
+        self.guard = guard
+        self.record = record
+        self.units = backend.units(script)
+        #: How many statements the file has.
+        self.total = self.units[-1].last if self.units else 0
+        self._has_session = False
+
+    def run(self) -> None:
+        """Run what is not finished yet, and record the whole."""
+        self.guard()
+        entries = {} if self.direction == "run" else self._read_entries()
+        begin = sum(entry.state == "finished" for entry in entries.values())
+        for unit in self.units[begin:]:
+            self.run_unit(unit, entries.get(unit.number))
+        if begin == len(self.units):
+            with self.backend.transaction():
+                self.close(None)
+
+    def _read_entries(self) -> dict[int, Entry]:
+        return {
+            entry.unit: entry
+            for entry in self.backend.read_journal()
+            if (entry.direction, entry.id) == (self.direction, self.id)
+        }
+
+    def run_unit(self, unit: Unit, entry: Entry | None) -> None:
+        """Run a unit; `entry` is its row from an earlier run that did not finish it."""
+        verdict = NOT_RUN if entry is None else self.judge(unit, entry)
+        if entry is not None and verdict.took_effect is None:
+            raise InDoubtError(entry, unit.first)
+        if entry is not None and verdict.took_effect:
+            if entry.hash != unit.hash:
+                raise ChangedError(entry, unit.first)
+            self.finish(unit)
+        elif unit.is_atomic:
+            for sql in verdict.repair:
+                self.backend.run_sql(sql)
+            self.run_together(unit)
+        else:
+            before = self.look(unit) if entry is None else entry.before
+            self.run_alone(unit, verdict, before)
+
+    # What a database can do better -----------------------------------------------------------
+
+    def run_together(self, unit: Unit) -> None:
+        """Run a unit and note that it is finished, in one transaction."""
+        self.enter_session(unit)
+        with self.backend.transaction():
+            self.run_numbered(unit.statements)
+            self.close(unit)
+
+    def run_alone(self, unit: Unit, verdict: Verdict, before: str | None) -> None:
+        """Run a unit in no transaction, noting before that it is reached, and then the end."""
+        self.enter_session(unit)
+        entry = self.entry(unit)._replace(before=before)
+        self.note(entry)
+        try:
+            for sql in verdict.repair:
+                self.backend.run_sql(sql)
+            if self.script.function is not None:
+                self.backend.execute(self.script)
+            elif verdict.instead is not None:
+                self.backend.run_sql(verdict.instead)
+            else:
+                self.run_numbered(unit.statements)
+        except (Exception, KeyboardInterrupt):
+            with suppress(Exception):  # else it is in doubt
+                self.note(entry._replace(state="failed"))
+            raise
+        self.finish(unit)
+
+    def enter_session(self, unit: Unit) -> None:
+        """Make the settings that hold for a unit, where they are not made yet."""
+        new = unit.fresh if self._has_session else len(unit.session)
+        self._has_session = True
+        self.run_numbered(unit.session[len(unit.session) - new :])
+
+    def look(self, unit: Unit) -> str | None:
+        """What the database says of what a unit is about to change; None where nothing can tell."""
+        return None
+
+    def judge(self, unit: Unit, entry: Entry) -> Verdict:
+        """Whether the unit of that row took effect. It may be another one in the file by now."""
+        if entry.state == "failed" or self.backend.is_repeatable(entry.sql):
+            return NOT_RUN
+        return UNKNOWN
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def entry(self, unit: Unit) -> Entry:
+        """The row that says that a unit is reached."""
+        return entry_of(self.direction, self.id, unit, "reached")
+
+    def note(self, entry: Entry) -> None:
+        """Write one row, in a transaction of its own."""
+        with self.backend.transaction():
+            self.backend.remember(entry.name, entry.value)
+
+    def finish(self, unit: Unit) -> None:
+        """Note that a unit is finished, in a transaction of its own."""
+        with self.backend.transaction():
+            self.close(unit)
+
+    def close(self, unit: Unit | None) -> None:
+        """Within a transaction: note that a unit is finished; with the last (None: all), record."""
+        if unit is not None and unit.number < len(self.units):
+            entry = self.entry(unit)._replace(state="finished")
+            self.backend.remember(entry.name, entry.value)
+            return
+        for row in self.units:
+            self.backend.forget(self.entry(row).name)
+        self.record()
+
+    def run_numbered(self, statements: Sequence[Numbered]) -> None:
+        """Run statements of the file. Raises `StatementError`, which says which one failed."""
+        for number, statement in statements:
+            try:
+                self.backend.run_statement(statement)
+            except self.backend.driver_error as error:
+                raise StatementError(
+                    offset=statement.start, exact=False, number=number, total=self.total
+                ) from error

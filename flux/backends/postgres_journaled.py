@@ -1,0 +1,304 @@
+"""Running a script without a transaction on PostgreSQL.
+
+A unit that can run in a transaction is one message, as a whole migration is, with its row of the
+journal in it. Of any other one the row is written first, with the session that will run it and
+what the catalog says beforehand; then it goes alone, since statements of one message would share
+a transaction. The settings that a file makes hold for its statements alone, each time anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING
+
+import psycopg2
+
+from flux.backends.journaled import NOT_RUN, JournaledRun, Verdict
+from flux.backends.postgres_check import needs_no_transaction
+from flux.backends.postgres_errors import InvalidIndexError, meaning
+from flux.backends.postgres_in_doubt import Look, find_look
+from flux.backends.postgres_lock import FENCE_LOST, LOCK_LOST, fail_unless
+from flux.backends.postgres_message import Message, compose, sets_transaction, single
+from flux.backends.postgres_run import (
+    BEGIN,
+    CHECK_CONSTRAINTS,
+    IDLE,
+    call_function,
+    coming_again,
+    send,
+    settled_session,
+    watched,
+)
+from flux.backends.signals import StatementError, TransactionEndedError
+from flux.exceptions import DatabaseUnavailableError
+from flux.journal import Direction, Entry, Unit, Way
+from flux.migration import Script
+from flux.statements import Numbered, Statement, words
+
+if TYPE_CHECKING:
+    from flux.backends.postgres import PostgresBackend
+
+#: SQLSTATEs of what cannot run in a transaction: active_sql_transaction, and
+#: invalid_transaction_termination, of a procedure that commits. Nothing of it has taken effect.
+_ALONE_AFTER_ALL = ("25001", "2D000")
+
+
+class PostgresJournaledRun(JournaledRun):
+    """One script; `guard_sql` fails where it must not run, `record_sql` notes that it is done."""
+
+    backend: PostgresBackend
+
+    def __init__(
+        self,
+        backend: PostgresBackend,
+        script: Script,
+        direction: Direction,
+        id: str,
+        *,
+        guard_sql: str,
+        record_sql: str,
+    ) -> None:
+        super().__init__(backend, script, direction, id)
+        self._guard_sql = guard_sql
+        self._record_sql = record_sql
+        #: The rows that this run has written, by the number of their unit.
+        self._noted: dict[int, Entry] = {}
+
+    def run(self) -> None:
+        """Run what is not finished yet, and record the whole."""
+        self._refuse_what_cannot_be_safe()
+        with settled_session(self.backend), watched(self.backend, self.script):
+            try:
+                super().run()
+            except (psycopg2.Error, StatementError) as error:
+                raise meaning(error) from error.__cause__
+
+    def _refuse_what_cannot_be_safe(self) -> None:
+        if self.backend.held.pid is None:
+            raise DatabaseUnavailableError(
+                "it runs without a transaction, and there is no second connection to hold the "
+                "migration lock meanwhile",
+                hint="let flux open one: raise the limit of connections, or hand in an address",
+            )
+        for unit in self.units:
+            if not unit.is_atomic:
+                self._refuse_leaks(unit)
+
+    def _refuse_leaks(self, unit: Unit) -> None:
+        """Refuse what could only be set for the session, where the session is not flux's alone."""
+        given = self.script.directives
+        has_timeout = bool(given.lock_timeout or given.statement_timeout)
+        if self.backend.held.is_direct or not (unit.session or has_timeout):
+            return
+        what = "a timeout" if has_timeout else "a setting"
+        raise DatabaseUnavailableError(
+            f"a statement that runs in no transaction has {what}, which behind a pooler would "
+            "reach other clients",
+            hint="give flux a direct connection, or take it out of the file",
+        )
+
+    def run_unit(self, unit: Unit, entry: Entry | None) -> None:
+        """Run a unit; again, while others hold what it needs."""
+
+        def attempt() -> None:
+            # After an attempt of this run, what that one has noted.
+            super(PostgresJournaledRun, self).run_unit(unit, self._noted.get(unit.number, entry))
+
+        coming_again(self.backend, self.script, attempt)
+
+    # One unit --------------------------------------------------------------------------------
+
+    def run_together(self, unit: Unit) -> None:
+        """Run a unit and note that it is finished, in one message."""
+        backend = self.backend
+        closing = (
+            CHECK_CONSTRAINTS
+            + backend.session.restore
+            + f"SELECT {fail_unless(backend.lock.fence_held, FENCE_LOST)};\n"
+            + self._check_lock
+            + self._close_sql(unit)
+            + "COMMIT"
+        )
+        first = sum(1 for _ in takewhile(sets_transaction, unit.statements))
+        messages = compose(
+            [*unit.statements[:first], *unit.session, *unit.statements[first:]],
+            begin=f"BEGIN {unit.modes};\n" if unit.modes else BEGIN,
+            opening=self._opening + self._limits("SET LOCAL"),
+            closing=closing,
+            with_markers=backend.held.can_mark,
+        )
+        try:
+            self._send(messages)
+        except StatementError as error:
+            code = getattr(error.__cause__, "pgcode", None)
+            if code not in _ALONE_AFTER_ALL or unit.is_block:
+                raise
+            backend.roll_back()
+            self._refuse_leaks(unit)
+            self.run_alone(unit, NOT_RUN, self.look(unit))
+        else:
+            self._settle_borrowed(unit)
+
+    def run_alone(self, unit: Unit, verdict: Verdict, before: str | None) -> None:
+        """Run a unit in no transaction, noting before that it is reached, and then the end."""
+        backend = self.backend
+        entry = self.entry(unit)._replace(before=before, session=backend.session_name())
+        self._reach(unit, entry)
+        try:
+            for sql in verdict.repair:
+                self._send([self._in_place_of(unit, sql)])
+            if self.script.function is not None:
+                call_function(backend, self.script.function)
+                if backend.dbapi.info.transaction_status != IDLE:
+                    raise TransactionEndedError
+            elif verdict.instead is not None:
+                self._send([self._in_place_of(unit, verdict.instead)])
+            else:
+                for numbered in unit.statements:
+                    self._send([single(numbered)])
+            self._refuse_invalid_index(unit, before)
+        except (Exception, KeyboardInterrupt):
+            with suppress(Exception):  # else it is in doubt
+                backend.roll_back()
+                backend.session.settle(backend.dbapi)
+                self.note(entry._replace(state="failed"))
+            raise
+        if backend.held.is_direct:
+            backend.session.settle(backend.dbapi)  # some settings would rule the next transaction
+        self.finish(unit)
+
+    def _reach(self, unit: Unit, entry: Entry) -> None:
+        """Note that a unit is reached, and make the settings that hold for it."""
+        is_direct = self.backend.held.is_direct
+        opening = self._opening + self._check_lock + self.backend.remember_sql(entry)
+        self._noted[unit.number] = entry
+        self._send(
+            compose(
+                unit.session if is_direct else (),
+                begin=BEGIN,
+                opening=opening + (self._limits("SET") if is_direct else ""),
+                closing="COMMIT",
+                with_markers=self.backend.held.can_mark,
+            )
+        )
+
+    def _in_place_of(self, unit: Unit, sql: str) -> Message:
+        """A message of flux's own, whose failure is told as one of the unit's statement."""
+        number, statement = unit.statements[0]
+        return single(Numbered(number, statement._replace(text=sql)))
+
+    # Looking ---------------------------------------------------------------------------------
+
+    def look(self, unit: Unit) -> str | None:
+        """What the catalog says of what a unit is about to change."""
+        return self._ask(unit, find_look(unit.statements[0].statement.text) if unit.first else None)
+
+    def judge(self, unit: Unit, entry: Entry) -> Verdict:
+        """Whether the unit of that row took effect: by the catalog, where it can tell."""
+        look = find_look(entry.sql)
+        now = self._ask(unit, look)
+        if look is None or now is None or entry.before is None:
+            return super().judge(unit, entry)
+        return look.verdict(entry.before, now)
+
+    def _ask(self, unit: Unit, look: Look | None) -> str | None:
+        """Ask under the settings of a unit, which say where its names lead. Read-only."""
+        if look is None:
+            return None
+        backend = self.backend
+        if not unit.session:
+            return self._answer(look)
+        self._send(compose(unit.session, begin=BEGIN, opening="", closing=""))
+        answer = self._answer(look)
+        backend.roll_back()
+        return answer
+
+    def _answer(self, look: Look) -> str:
+        [(answer,)] = self.backend.fetch(look.query(self.backend.literal))
+        return str(answer)
+
+    def _refuse_invalid_index(self, unit: Unit, before: str | None) -> None:
+        look = find_look(unit.statements[0].statement.text) if unit.first else None
+        if look is None or before is None:
+            return
+        if invalid := look.invalid(before, self._answer(look)):
+            number, statement = unit.statements[0]
+            raise StatementError(
+                offset=statement.start, exact=False, number=number, total=self.total
+            ) from InvalidIndexError(invalid)
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def note(self, entry: Entry) -> None:
+        """Write one row, in a transaction of its own, where the lock is held."""
+        self._noted[entry.unit] = entry
+        row = self.backend.remember_sql(entry)
+        self.backend.run_sql(BEGIN + self._opening + self._check_lock + row + "COMMIT")
+
+    def finish(self, unit: Unit) -> None:
+        """Note that a unit is finished, in one message."""
+        sql = self._opening + self._check_lock + self._close_sql(unit)
+        self.backend.run_sql(BEGIN + sql + "COMMIT")
+
+    def close(self, unit: Unit | None) -> None:
+        """Within a transaction: note that a unit is finished; with the last (None: all), record."""
+        self.backend.run_sql(self._check_lock + self._close_sql(unit))
+
+    def _close_sql(self, unit: Unit | None) -> str:
+        if unit is not None and unit.number < len(self.units):
+            return self.backend.remember_sql(self.entry(unit)._replace(state="finished"))
+        return self.backend.forget_sql([self.entry(unit) for unit in self.units]) + self._record_sql
+
+    @property
+    def _opening(self) -> str:
+        """What stands at the beginning of each transaction: the fence, and the guard."""
+        return self.backend.lock.take_fence + self._guard_sql
+
+    @property
+    def _check_lock(self) -> str:
+        held_by = self.backend.lock.held_by(self.backend.held.pid)
+        return f"SELECT {fail_unless(held_by, LOCK_LOST)};\n"
+
+    def _limits(self, command: str) -> str:
+        """Statements that set what a file asks for, and that the server looks for its client."""
+        given = self.script.directives
+        limits = {"lock_timeout": given.lock_timeout, "statement_timeout": given.statement_timeout}
+        if self.backend.held.checks_client:
+            limits["client_connection_check_interval"] = 1
+        return "".join(
+            f"{command} {name} = {round(seconds * 1000)};\n"
+            for name, seconds in limits.items()
+            if seconds is not None
+        )
+
+    def _settle_borrowed(self, unit: Unit) -> None:
+        """Take back what a unit's settings have changed on a connection that was handed in."""
+        if unit.session and self.backend.session.settings is not None:
+            self.backend.session.settle(self.backend.dbapi)
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            send(self.backend, message, self.total)
+
+
+def way_of(statement: Statement) -> Way:
+    """How a statement of a file without a transaction runs. Pure."""
+    found = list(islice(words(statement.text, "postgres"), 12))
+    if found[:1] == ["RESET"] or (
+        found[:1] == ["SET"] and found[1:2] not in (["LOCAL"], ["TRANSACTION"], ["CONSTRAINTS"])
+    ):
+        return "session"
+    if _SET_CONFIG.match(statement.text):
+        return "session"
+    if needs_no_transaction(found) or found[:1] == ["CALL"]:
+        return "alone"
+    if found[:1] == ["DO"] and _COMMITS.search(statement.text):
+        return "alone"
+    return "together"
+
+
+_SET_CONFIG = re.compile(r"SELECT\s+(?:pg_catalog\s*\.\s*)?set_config\s*\(", re.IGNORECASE)
+_COMMITS = re.compile(r"\b(?:COMMIT|ROLLBACK)\b", re.IGNORECASE)

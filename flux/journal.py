@@ -1,0 +1,249 @@
+"""The journal: how far a migration without a transaction got, statement by statement. Pure.
+
+Its text is taken apart into *units*. A unit takes effect as one and is noted as one: a statement
+that can run in a transaction, together with its row in the journal; a `BEGIN; … COMMIT;` of the
+file's own likewise; or a statement that must run alone, of which the journal says before it runs
+that it is reached, and afterwards that it is finished. What a file sets for its session (`SET`,
+`PRAGMA`) is no unit: it holds for the units below it, and is set again where a run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from flux.exceptions import Problem
+from flux.migration import Script, text_hash
+from flux.statements import Dialect, Numbered, Statement, numbered
+from flux.transactions import closes_transaction, modes_of, opens_transaction
+
+Direction = Literal["apply", "undo", "run"]
+UnitState = Literal["reached", "failed", "finished"]
+#: How a statement runs: in a transaction with its row, in none, or as a setting for what follows.
+Way = Literal["together", "alone", "session"]
+
+_PREFIX = "journal:"
+#: How many characters of a unit the journal keeps, to show what has changed.
+_KEPT = 4000
+
+
+class Unit(NamedTuple):
+    """What takes effect as one. `number` counts units from 1; `source` is what its hash is of.
+
+    `session` are the settings that hold for it; the last `fresh` of them stand directly before
+    it, and are the first `lead` characters of `source`. `last` is the number of its last
+    statement in the file. A Python function is a unit without statements.
+    """
+
+    number: int
+    source: str
+    is_atomic: bool
+    last: int
+    statements: tuple[Numbered, ...] = ()
+    session: tuple[Numbered, ...] = ()
+    lead: int = 0
+    fresh: int = 0
+    modes: str = ""
+
+    @property
+    def hash(self) -> str:
+        """The hash by which the journal knows the unit again."""
+        return text_hash(self.source)
+
+    @property
+    def is_block(self) -> bool:
+        """Whether it is a `BEGIN; … COMMIT;` of the file's own."""
+        return self.is_atomic and not (self.statements and self.statements[-1].number == self.last)
+
+    @property
+    def first(self) -> Statement | None:
+        """Its first statement; None for a Python function."""
+        return self.statements[0].statement if self.statements else None
+
+
+class Entry(NamedTuple):
+    """One row of the journal: a unit of the migration `id`, and how far it got.
+
+    `statement` is the number of its last statement in the file; `text` its beginning, of which
+    `lead` characters are settings. `before` is
+    what the database said, before it ran, of what it changes. `session` names the database's
+    session that ran it.
+    """
+
+    direction: Direction
+    id: str
+    unit: int
+    state: UnitState
+    hash: str
+    text: str
+    lead: int
+    statement: int
+    before: str | None = None
+    session: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its row."""
+        return f"{_PREFIX}{self.direction}:{self.unit}:{self.id}"
+
+    @property
+    def sql(self) -> str:
+        """Its text without the settings; empty for a Python function."""
+        return self.text[self.lead :].removesuffix(";\n")
+
+    @property
+    def value(self) -> str:
+        """The value of its row, as JSON."""
+        import json
+
+        fields = self._asdict()
+        for of_name in ("direction", "id", "unit"):
+            del fields[of_name]
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class UnderWay(NamedTuple):
+    """A migration that was begun and is not done: its rows, in order."""
+
+    direction: Direction
+    id: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def finished(self) -> tuple[Entry, ...]:
+        """The rows of the units that took effect."""
+        return tuple(entry for entry in self.entries if entry.state == "finished")
+
+    @property
+    def open(self) -> Entry | None:
+        """The row of the unit that was reached, or failed, and did not finish."""
+        last = self.entries[-1]
+        return None if last.state == "finished" else last
+
+    @property
+    def goes_on_at(self) -> int:
+        """The number of the statement to go on with."""
+        return (self.finished[-1].statement if self.finished else 0) + 1
+
+    def __str__(self) -> str:
+        doing = {"apply": "applied", "undo": "rolled back"}[self.direction]
+        return f"{self.id} is half {doing}: statement {self.goes_on_at} is the next"
+
+
+def entry_of(direction: Direction, id: str, unit: Unit, state: UnitState) -> Entry:
+    """The row for a unit in a state."""
+    text = unit.source[:_KEPT] if unit.statements else ""
+    return Entry(direction, id, unit.number, state, unit.hash, text, unit.lead, unit.last)
+
+
+def read_entries(remembered: Iterable[tuple[str, str]]) -> tuple[Entry, ...]:
+    """The journal among the rows beside the history, by migration and unit."""
+    found = []
+    for name, value in remembered:
+        if name.startswith(_PREFIX):
+            import json
+
+            direction, unit, id = name.removeprefix(_PREFIX).split(":", 2)
+            found.append(Entry(direction, id, int(unit), **json.loads(value)))  # type: ignore[arg-type] # as it was written
+    return tuple(sorted(found, key=lambda entry: (entry.id, entry.unit)))
+
+
+def under_way(entries: Iterable[Entry]) -> UnderWay | None:
+    """The migration that is half applied or half undone, if one is. Repeatables start anew."""
+    own = tuple(entry for entry in entries if entry.direction != "run")
+    return UnderWay(own[0].direction, own[0].id, own) if own else None
+
+
+def units_of_text(
+    statements: Sequence[Statement], dialect: Dialect, way_of: Callable[[Statement], Way]
+) -> list[Unit]:
+    """The units of a file's statements; `way_of` says how the database runs one."""
+    units: list[Unit] = []
+    session: list[Numbered] = []
+    fresh = 0
+    block: list[Numbered] | None = None
+    modes = ""
+
+    def add(inside: Sequence[Numbered], last: int, *, is_atomic: bool, modes: str = "") -> None:
+        nonlocal fresh
+        lead = "".join(_source(part.statement) for part in session[len(session) - fresh :])
+        source = lead + "".join(_source(part.statement) for part in inside)
+        units.append(
+            Unit(
+                number=len(units) + 1,
+                source=source,
+                lead=len(lead),
+                is_atomic=is_atomic,
+                last=last,
+                statements=tuple(inside),
+                session=tuple(session),
+                fresh=fresh,
+                modes=modes,
+            )
+        )
+        fresh = 0
+
+    for numbered_one in numbered(statements):
+        number, statement = numbered_one
+        if block is not None:
+            if closes_transaction(statement, dialect):
+                add(block, number, is_atomic=True, modes=modes)
+                block = None
+            else:
+                block.append(numbered_one)
+        elif opens_transaction(statement, dialect):
+            block, modes = [], modes_of(statement, dialect)
+        elif (way := way_of(statement)) == "session":
+            session.append(numbered_one)
+            fresh += 1
+        else:
+            add([numbered_one], number, is_atomic=way == "together")
+    return units
+
+
+def unit_of_function(script: Script) -> Unit:
+    """The only unit of a Python function, which runs alone."""
+    return Unit(number=1, source=script.hash, is_atomic=False, last=1)
+
+
+def _source(statement: Statement) -> str:
+    return f"{statement.text};\n{statement.copy_data or ''}"
+
+
+def find_changes(script: Script, units: Sequence[Unit], half: UnderWay) -> list[Problem]:
+    """Where a file differs from what it has already done; from there on it may be mended."""
+    if not script.directives.no_transaction:
+        return [
+            Problem(
+                "under-way",
+                (half.id,),
+                f"{half}, and the file now asks for a transaction",
+                "give it back its directive until it is done: -- flux: no-transaction",
+                script.location(),
+            )
+        ]
+    problems = []
+    for entry in half.finished:
+        unit = units[entry.unit - 1] if entry.unit <= len(units) else None
+        if unit is not None and unit.hash == entry.hash:
+            continue
+        first = unit.first if unit else None
+        problems.append(
+            Problem(
+                "under-way",
+                (half.id,),
+                f"statement {entry.statement} has taken effect, and is another one now:\n"
+                + difference(entry.text, unit.source[:_KEPT] if unit else ""),
+                "restore it, and put the change into a statement below or into a new migration",
+                script.location(first.start) if first else script.location(),
+            )
+        )
+    return problems
+
+
+def difference(before: str, now: str) -> str:
+    """What has changed between two texts, line by line."""
+    from difflib import ndiff
+
+    lines = ndiff(before.splitlines(), now.splitlines())
+    return "\n".join(line.rstrip() for line in lines if not line.startswith("?"))
