@@ -16,13 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.kill_migrations import MIXED, TRANSACTIONAL
+from tests.kill_migrations import MIGRATIONS
 from tests.kills import Target, kill_again_and_again, postgres_target, sqlite_target
 from tests.pgbouncer import PgBouncer, running_pgbouncer
 from tests.postgres_server import PG_CTL_VARIABLE, PostgresServer, running_server
 
 DATABASES = ("postgres", "pgbouncer", "sqlite")
-MIGRATIONS = {"transactional": TRANSACTIONAL, "mixed": MIXED}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,15 +30,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("kills", nargs="?", type=int, default=200, help="per database (200)")
     parser.add_argument("--seed", type=int, help="of the randomness, as an earlier run printed it")
     parser.add_argument("--database", choices=DATABASES, help="one of them; all when left out")
-    # The default becomes "mixed" with the journal of migrations that run without a transaction.
-    parser.add_argument("--migrations", choices=MIGRATIONS, default="transactional")
     given = parser.parse_args(arguments)
     seed = random.randrange(2**32) if given.seed is None else given.seed  # noqa: S311 - no secret
     databases = DATABASES if given.database is None else (given.database,)
     for database in databases:
         with ExitStack() as stack:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            for name, target in targets(database, root, given.migrations, stack):
+            for name, target in targets(database, root, stack):
                 print(f"{name}: {given.kills} kills, seed {seed}", flush=True)
                 started = time.monotonic()
                 try:
@@ -52,21 +49,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def targets(
-    database: str, root: Path, migrations: str, stack: ExitStack
-) -> Iterator[tuple[str, Target]]:
+def targets(database: str, root: Path, stack: ExitStack) -> Iterator[tuple[str, Target]]:
     """What to kill flux on, by name; `stack` ends the servers that are run for it."""
-    files = MIGRATIONS[migrations]
     if database == "sqlite":
         for mode in ("wal", "delete"):
-            target = sqlite_target(root / mode, files["sqlite"], journal_mode=mode)
+            target = sqlite_target(root / mode, MIGRATIONS["sqlite"], journal_mode=mode)
             yield f"sqlite, journal_mode {mode}", target
         return
     server = stack.enter_context(running_server(os.environ.get(PG_CTL_VARIABLE)))
     place: PostgresServer | PgBouncer = server
     if database == "pgbouncer":
         place = stack.enter_context(running_pgbouncer(server))
-    yield database, postgres_target(server, root, files["postgres"], url=place.url)
+    yield database, postgres_target(server, root, MIGRATIONS["postgres"], url=place.url)
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ PRAGMA optimize;
 }
 
 
-# Sets ----------------------------------------------------------------------------------------
+# All ----------------------------------------------------------------------------------------
 
 
 def _with_first(files: Mapping[str, str]) -> dict[str, str]:
@@ -266,10 +266,8 @@ def _with_first(files: Mapping[str, str]) -> dict[str, str]:
     return {f"{FIRST}.sql": _first(sorted(names)), **files}
 
 
-#: What runs in transactions alone, by the backend's name.
-TRANSACTIONAL = {"postgres": _with_first(_POSTGRES), "sqlite": _with_first(_SQLITE)}
-#: The same, with migrations in between that run without one.
-MIXED = {
+#: By the backend's name, and then by the files' own.
+MIGRATIONS = {
     "postgres": _with_first(_POSTGRES | _POSTGRES_NO_TRANSACTION),
     "sqlite": _with_first(_SQLITE | _SQLITE_NO_TRANSACTION),
 }

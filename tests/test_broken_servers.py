@@ -27,7 +27,6 @@ from tests.test_postgres_lock import (
     holder,
 )
 
-awaits_journal = pytest.mark.skip("awaits the journal of no-transaction migrations")
 modes = pytest.mark.parametrize("mode", ["immediate", "fast"])
 Mode = Literal["immediate", "fast"]
 
@@ -201,7 +200,6 @@ def test_a_commit_that_nobody_was_told_of_is_not_denied(
 
 
 @modes
-@awaits_journal
 def test_between_statements_the_journal_tells_where_to_go_on(
     pg_alone: PostgresProject, mode: Mode
 ) -> None:
@@ -222,7 +220,6 @@ def test_between_statements_the_journal_tells_where_to_go_on(
 
 
 @modes
-@awaits_journal
 def test_an_index_that_was_half_built_is_built_again(pg_alone: PostgresProject, mode: Mode) -> None:
     """The server leaves it INVALID; the next apply drops it, builds it again and goes on."""
     text = (

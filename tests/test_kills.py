@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import unavailable
-from tests.kill_migrations import MIXED, TRANSACTIONAL
+from tests.kill_migrations import MIGRATIONS
 from tests.kills import Target, kill_again_and_again, postgres_target, sqlite_target
 from tests.pgbouncer import PgBouncer
 from tests.postgres_server import PostgresServer
@@ -21,18 +21,6 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such sig
 
 KILLS = 20
 SEED_VARIABLE = "FLUX_TEST_SEED"
-
-kinds = pytest.mark.parametrize(
-    "migrations",
-    [
-        pytest.param(TRANSACTIONAL, id="transactional"),
-        pytest.param(
-            MIXED,
-            id="mixed",
-            marks=pytest.mark.skip("awaits the journal of no-transaction migrations"),
-        ),
-    ],
-)
 
 
 def check_that_it_survives(target: Target) -> None:
@@ -53,32 +41,22 @@ def dumping_server(server: PostgresServer) -> PostgresServer:
     return server
 
 
-@kinds
-def test_postgres(
-    dumping_server: PostgresServer, tmp_path: Path, migrations: dict[str, dict[str, str]]
-) -> None:
+def test_postgres(dumping_server: PostgresServer, tmp_path: Path) -> None:
     """The schema by pg_dump, the rows and every counter are those of a run that nobody kills."""
-    url = dumping_server.url
-    target = postgres_target(dumping_server, tmp_path, migrations["postgres"], url=url)
-    check_that_it_survives(target)
+    files, url = MIGRATIONS["postgres"], dumping_server.url
+    check_that_it_survives(postgres_target(dumping_server, tmp_path, files, url=url))
 
 
-@kinds
 def test_behind_pgbouncer(
-    dumping_server: PostgresServer,
-    pgbouncer: PgBouncer,
-    tmp_path: Path,
-    migrations: dict[str, dict[str, str]],
+    dumping_server: PostgresServer, pgbouncer: PgBouncer, tmp_path: Path
 ) -> None:
     """The same where the server learns of a client's death from the pooler alone."""
-    url = pgbouncer.url
-    target = postgres_target(dumping_server, tmp_path, migrations["postgres"], url=url)
-    check_that_it_survives(target)
+    files, url = MIGRATIONS["postgres"], pgbouncer.url
+    check_that_it_survives(postgres_target(dumping_server, tmp_path, files, url=url))
 
 
-@kinds
 @pytest.mark.parametrize("journal_mode", ["wal", "delete"])
-def test_sqlite(tmp_path: Path, migrations: dict[str, dict[str, str]], journal_mode: str) -> None:
+def test_sqlite(tmp_path: Path, journal_mode: str) -> None:
     """The same, and the file is whole and nobody's lock is on it."""
-    files = migrations["sqlite"]
+    files = MIGRATIONS["sqlite"]
     check_that_it_survives(sqlite_target(tmp_path, files, journal_mode=journal_mode))
