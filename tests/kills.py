@@ -27,8 +27,8 @@ from tests.postgres_project import PostgresProject
 from tests.postgres_server import PostgresServer, own_database
 from tests.project import Project
 
-APPLY = ("apply",)
-ROLL_BACK = ("rollback", "-y", "--to", FIRST)
+APPLY: Sequence[str] = ("apply",)
+ROLL_BACK: Sequence[str] = ("rollback", "-y", "--to", FIRST)
 #: The commands of the longest life; a shorter one ends after the first.
 LIFE = (APPLY, ROLL_BACK, APPLY)
 
@@ -73,18 +73,19 @@ class Moment(NamedTuple):
 class Undisturbed(NamedTuple):
     """What runs do that nobody kills; the times are in seconds.
 
-    `contents` is what the database holds after each command of a whole life.
+    `contents` is what the database holds after each command of a whole life, `times` how long
+    each command takes, `time_to_start` what of that goes by before there is something to do.
     """
 
     contents: tuple[Sequence[str], ...]
+    times: Mapping[Sequence[str], float]
     time_to_start: float
-    time_to_apply: float
 
-    def moment(self, dice: random.Random) -> Moment:
+    def moment(self, command: Sequence[str], dice: random.Random) -> Moment:
         """When to kill the next run. It may outlive any of its steps, however long that takes."""
         if dice.randrange(_EARLY) == 0:
             return Moment("start", dice.uniform(0, self.time_to_start))
-        mean = (self.time_to_apply - self.time_to_start) / _KILLS_A_RUN
+        mean = (self.times[command] - self.time_to_start) / _KILLS_A_RUN
         return Moment("first step", dice.expovariate(1 / mean))
 
 
@@ -126,16 +127,18 @@ class Tally:
 
 def run_undisturbed(target: Target) -> Undisturbed:
     """Run the commands of a life to their ends, and measure."""
+    contents, times = [], []
     with target.fresh() as project:
         project.add(target.files)
-        contents, times = [], []
         for command in (*LIFE, APPLY):
             started = time.perf_counter()
-            project.run(*command)
+            result = project.run(*command)
             times.append(time.perf_counter() - started)
+            assert result.code == 0, result
             contents.append(target.contents(project))
-        assert contents[0] == contents[2] == contents[3], difference(contents[0], contents[3])
-        return Undisturbed(tuple(contents[:3]), time_to_start=times[3], time_to_apply=times[0])
+        assert project.query("SELECT DISTINCT ran FROM counter") == [(1,)]
+    assert contents[0] == contents[2] == contents[3], difference(contents[0], contents[3])
+    return Undisturbed(tuple(contents[:3]), {APPLY: times[0], ROLL_BACK: times[1]}, times[3])
 
 
 def kill_again_and_again(target: Target, *, kills: int, seed: int) -> Tally:
@@ -144,22 +147,57 @@ def kill_again_and_again(target: Target, *, kills: int, seed: int) -> Tally:
     Fails when a run that is not killed fails, or when a database holds anything else than it
     would if nobody had killed.
     """
-    dice = random.Random(seed)  # noqa: S311 - a seed must give the same again
-    undisturbed = run_undisturbed(target)
-    tally = Tally(target.without_transaction())
-    while tally.kills < kills:
-        tally.lives += 1
-        with target.fresh() as project:
-            project.add(target.files)
-            commands = LIFE if dice.random() < 0.5 else LIFE[:1]
-            for command, expected in zip(commands, undisturbed.contents, strict=False):
-                _kill_until_done(project, command, kills, undisturbed, dice, tally)
-                found = target.contents(project)
+    killer = _Killer(target, kills, seed)
+    while killer.tally.kills < kills:
+        killer.live()
+    return killer.tally
+
+
+class _Killer:
+    def __init__(self, target: Target, kills: int, seed: int) -> None:
+        self.target = target
+        self.kills = kills
+        self.dice = random.Random(seed)  # noqa: S311 - a seed must give the same again
+        self.undisturbed = run_undisturbed(target)
+        self.tally = Tally(target.without_transaction())
+
+    def live(self) -> None:
+        """One life, compared after each of its commands."""
+        self.tally.lives += 1
+        commands = LIFE if self.dice.random() < 0.5 else LIFE[:1]
+        with self.target.fresh() as project:
+            project.add(self.target.files)
+            for command, expected in zip(commands, self.undisturbed.contents, strict=False):
+                self._run_until_done(project, command)
+                found = self.target.contents(project)
                 if command == ROLL_BACK:
                     expected, found = _without_scripts(expected), _without_scripts(found)
-                where = f"life {tally.lives}, {' '.join(command)}, {tally.kills} kills"
+                where = f"life {self.tally.lives}, {' '.join(command)}, {self.tally.kills} kills"
                 assert found == expected, f"{where}:\n{difference(expected, found)}"
-    return tally
+
+    def _run_until_done(self, project: Project, command: Sequence[str]) -> None:
+        """Run one command until it has ended by itself; without kills, when there were enough."""
+        tally = self.tally
+        killed_in: str | None = None
+        while True:
+            if tally.kills < self.kills:
+                moment = self.undisturbed.moment(command, self.dice)
+                result = run_and_kill(project, command, moment)
+            else:
+                result = project.run(*command)
+            # Scripts before and after a batch may run more than once.
+            started = [step for step in _STARTED.findall(result.err) if "/" not in step]
+            if started or result.code == 0:
+                if killed_in is not None and started[:1] != [killed_in]:
+                    tally.committed[killed_in] += 1
+                killed_in = None
+            if result.code != -signal.SIGKILL:
+                assert result.code == 0, f"after {tally.kills} kills: {result.out}{result.err}"
+                return
+            where = step_that_ran(result)
+            tally.during[where] += 1
+            if where in started:
+                killed_in = where
 
 
 def _without_scripts(contents: Sequence[str]) -> Sequence[str]:
@@ -174,36 +212,6 @@ def difference(expected: Sequence[str], found: Sequence[str]) -> str:
     """The lines that differ."""
     lines = difflib.unified_diff(expected, found, "undisturbed", "found", lineterm="")
     return "\n".join(lines)
-
-
-def _kill_until_done(
-    project: Project,
-    command: Sequence[str],
-    kills: int,
-    undisturbed: Undisturbed,
-    dice: random.Random,
-    tally: Tally,
-) -> None:
-    """Run one command until it has ended by itself; without kills, when there were enough."""
-    killed_in: str | None = None
-    while True:
-        if tally.kills < kills:
-            result = run_and_kill(project, command, undisturbed.moment(dice))
-        else:
-            result = project.run(*command)
-        # Scripts before and after a batch may run more than once.
-        started = [step for step in _STARTED.findall(result.err) if "/" not in step]
-        if started or result.code == 0:
-            if killed_in is not None and started[:1] != [killed_in]:
-                tally.committed[killed_in] += 1
-            killed_in = None
-        if result.code != -signal.SIGKILL:
-            assert result.code == 0, f"after {tally.kills} kills: {result.out}{result.err}"
-            return
-        where = step_that_ran(result)
-        tally.during[where] += 1
-        if where in started:
-            killed_in = where
 
 
 def run_and_kill(project: Project, command: Sequence[str], moment: Moment) -> FluxResult:
