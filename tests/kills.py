@@ -47,12 +47,14 @@ class Target(NamedTuple):
     """Databases of one kind, and what is applied to them.
 
     `fresh` gives a project on an empty database, which tells every step that it starts (log_level
-    DEBUG); `contents` gives what is in its database, as lines of text.
+    DEBUG); `contents` gives what is in its database, as lines of text; `cut_off` ends what a dead
+    run has left running on a server.
     """
 
     files: Mapping[str, str]
     fresh: Callable[[], AbstractContextManager[Project]]
     contents: Callable[[Project], Sequence[str]]
+    cut_off: Callable[[Project], object]
 
     def without_transaction(self) -> set[str]:
         """The steps that run without a transaction, as `step_that_ran` names them."""
@@ -194,6 +196,10 @@ class _Killer:
             if result.code != -signal.SIGKILL:
                 assert result.code == 0, f"after {tally.kills} kills: {result.out}{result.err}"
                 return
+            if self.dice.random() < 0.5:
+                # Else its last statement goes on until the server sees that the client is gone,
+                # and so nearly always to its end.
+                self.target.cut_off(project)
             where = step_that_ran(result)
             tally.during[where] += 1
             if where in started:
@@ -265,7 +271,7 @@ def postgres_target(
             yield project
             assert place.query(_LOCKS_LEFT) == []
 
-    return Target(files, fresh, _postgres_contents)
+    return Target(files, fresh, _postgres_contents, lambda project: project.query(_CUT_OFF))
 
 
 def _postgres_contents(project: Project) -> list[str]:
@@ -296,6 +302,10 @@ SELECT relname, relkind, indisvalid, indisready, inhdetachpending
 FROM pg_class c LEFT JOIN pg_index ON indexrelid = c.oid LEFT JOIN pg_inherits ON inhrelid = c.oid
 WHERE relnamespace = 'public'::regnamespace ORDER BY relname
 """
+_CUT_OFF = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 #: Advisory locks of this database that anyone still holds.
 _LOCKS_LEFT = """
 SELECT pid, classid, objid FROM pg_locks WHERE locktype = 'advisory'
@@ -320,7 +330,7 @@ def sqlite_target(root: Path, files: Mapping[str, str], *, journal_mode: str) ->
         with closing(sqlite3.connect(project.database, timeout=0)) as connection:
             connection.execute("BEGIN EXCLUSIVE")  # nobody has it locked
 
-    return Target(files, fresh, _sqlite_contents)
+    return Target(files, fresh, _sqlite_contents, lambda project: None)
 
 
 def _sqlite_contents(project: Project) -> list[str]:
