@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,9 +35,9 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[PostgresServer]:
-    """One PostgreSQL server for the session, started when the first test asks for it."""
+@contextmanager
+def a_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server until the block ends; the tests are skipped where there is none."""
     for module in ("psycopg2", "pytest_postgresql"):
         if importlib.util.find_spec(module) is None:
             unavailable(f"PostgreSQL: {module} is not installed")
@@ -50,6 +51,13 @@ def server() -> Iterator[PostgresServer]:
     if isinstance(problem, ServerFailedError):
         pytest.fail(str(problem), pytrace=False)
     unavailable(f"PostgreSQL: {problem}")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the session, started when the first test asks for it."""
+    with a_server() as running:
+        yield running
 
 
 @pytest.fixture

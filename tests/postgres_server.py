@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class PostgresServer:
     user: str
     password: str = field(repr=False)
     bin_dir: Path
+    pg_ctl: Path
+    data_directory: Path
     log_file: Path
     version: int
     """As `server_version_num` has it: 150018 for 15.18."""
@@ -114,6 +116,21 @@ class PostgresServer:
         """The path of one of the server's programs (`psql`), or None where it is not installed."""
         path = self.bin_dir / f"{name}{_EXE}"
         return path if path.exists() else None
+
+    def stop(self, mode: Literal["fast", "immediate"]) -> None:
+        """Stop the server for a while; "immediate" is as if the machine had lost its power."""
+        self._control("stop", "-m", mode)
+
+    def start(self) -> None:
+        """Start the server again, with the options that it was started with before."""
+        self._control("restart", "-l", str(self.log_file))
+
+    def _control(self, *arguments: str) -> None:
+        command = [str(self.pg_ctl), *arguments, "-w", "-D", str(self.data_directory)]
+        # The server keeps what it is given as its output, so that a pipe would not end.
+        subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=60
+        )
 
     @contextmanager
     def recording(self) -> Iterator[list[LoggedStatement]]:
@@ -314,6 +331,8 @@ def _prepared(executor: Any, bin_dir: Path) -> PostgresServer:
         user=executor.user,
         password=executor.password,
         bin_dir=bin_dir,
+        pg_ctl=Path(executor.executable),
+        data_directory=Path(executor.datadir),
         log_file=Path(executor.logfile),
         version=0,
     )

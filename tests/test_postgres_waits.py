@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
+import psycopg2
 import pytest
 
 from flux.exceptions import MigrationApplyError
 from flux.results import Event
 from tests.postgres_project import PostgresProject
+from tests.test_postgres_lock import eventually
 
 
 @pytest.fixture
@@ -69,17 +72,66 @@ def test_a_migration_lets_go_and_comes_again(table: PostgresProject) -> None:
     assert table.query("SELECT count(*) FROM _flux_migrations") == [(1,)]
 
 
-def test_queries_go_on_between_the_tries(table: PostgresProject) -> None:
-    """While the ALTER TABLE waits, a SELECT behind it waits no longer than the lock timeout."""
-    table.configure(backend="lock_timeout = 0.2\nlock_retries = 50")
-    with blocking(table) as let_go, table.started("apply") as process:
-        for _ in range(20):
-            # Cancelled by the server, and so an error here, if it waits for longer.
-            table.query("SET statement_timeout = '5s'; SELECT count(*) FROM t")
+@contextmanager
+def reading(pg: PostgresProject, limit: str) -> Iterator[list[psycopg2.Error]]:
+    """Query the table all the time; what the server ended, as it waited for longer than `limit`."""
+    ended: list[psycopg2.Error] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        with closing(pg.postgres.connect(application_name="reader", lock_timeout=limit)) as reader:
+            cursor = reader.cursor()
+            while not stop.is_set():
+                try:
+                    cursor.execute("SELECT count(*) FROM t")
+                except psycopg2.Error as error:
+                    ended.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        stop.set()
+        thread.join()
+
+
+READER_IS_BLOCKED_BY_FLUX = """
+SELECT 1 FROM pg_stat_activity reader JOIN pg_stat_activity f
+ON f.application_name = 'flux' AND f.pid = ANY (pg_blocking_pids(reader.pid))
+WHERE reader.application_name = 'reader'
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        pytest.param("lock_timeout = 0.3\nlock_retries = 50", "1500ms", id="set"),
+        pytest.param("", "8s", id="by default"),  # 5 seconds
+    ],
+)
+def test_no_query_is_blocked_for_longer_than_the_lock_timeout(
+    table: PostgresProject, settings: str, limit: str
+) -> None:
+    """Queries stand in line behind the ALTER TABLE, which lets go in time, tells, comes again."""
+    table.configure(backend=settings)
+    with (
+        blocking(table) as let_go,
+        table.started("apply") as process,
+        reading(table, limit) as ended,
+    ):
+        eventually(lambda: table.query(READER_IS_BLOCKED_BY_FLUX), "a query behind the ALTER TABLE")
+        assert process.stderr is not None
+        told = next(line for line in process.stderr if "did not get a lock in time" in line)
         let_go.set()
-        out, err = process.communicate()
-    assert process.returncode == 0, (out, err)
-    assert table.applied() == ["001"]
+        assert process.wait() == 0
+    assert ended == []
+    assert re.match(
+        r"flux: migrations/001\.sql did not get a lock in time, blocked by pid \d+ "
+        r"\(sitter, on 127\.0\.0\.1\), idle in transaction for \d s: BEGIN; SELECT count\(\*\)",
+        told,
+    ), told
+    assert (table.tables(), table.applied()) == (["fresh", "t"], ["001"])
 
 
 def test_it_gives_up_after_the_last_try(table: PostgresProject) -> None:
