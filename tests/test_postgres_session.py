@@ -70,8 +70,7 @@ CHANGES = {
 SETTINGS = [
     name
     for name, change in CHANGES.items()
-    if change.startswith("SET ")
-    or change.startswith(("SELECT set_config", "SELECT pg_catalog.set_config"))
+    if change.startswith(("SET ", "SELECT set_config", "SELECT pg_catalog.set_config"))
 ]
 PYTHON = '''
 def apply(connection):
