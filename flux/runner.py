@@ -44,6 +44,7 @@ from flux.plan import (
     refuse,
     survey,
 )
+from flux.progress import Pace, Progress
 from flux.results import BatchResult, Event, Status, StepResult
 
 #: Asked with the plan before anything is locked; True goes ahead.
@@ -74,6 +75,8 @@ class FluxRunner:
         #: Calls what changes the database; a program may put something else here, for instance
         #: an `Interruptible` (`flux.interruption`).
         self.call: Callable[[Callable[[], None]], None] = _call
+        #: What of the progress is worth a line in the log.
+        self._pace = Pace()
         self._stack = ExitStack()
         #: Where the address came from, for errors about it; None for a connection.
         self._source: str | None = None
@@ -107,6 +110,7 @@ class FluxRunner:
 
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce
+        self.backend.report = self._report
         self._read_directory()
         with _naming_source(self._source):
             self._stack.enter_context(self.backend.opened())
@@ -391,10 +395,14 @@ class FluxRunner:
     def _announce(self, message: str) -> None:
         self._emit(Event("wait", message=message))
 
+    def _report(self, progress: Progress) -> None:
+        """Tell of a script that takes long. Called from the watcher's thread."""
+        self._emit(Event("progress", message=str(progress), progress=progress))
+
     def _emit(self, event: Event) -> None:
         # A program that never imported logging has no handler that could want a record.
         if "logging" in sys.modules:
-            _log(event)
+            _log(event, self._pace)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -474,11 +482,15 @@ def _refuse_scripts(problems: Sequence[Problem]) -> None:
         )
 
 
-def _log(event: Event) -> None:
+def _log(event: Event, pace: Pace) -> None:
     import logging
 
     logger = logging.getLogger("flux")
-    if event.kind in ("wait", "warning"):
+    if event.progress is not None:
+        if pace.is_due(event.progress):
+            level = logging.WARNING if event.progress.blockers else logging.INFO
+            logger.log(level, "%s", event.message)
+    elif event.kind in ("wait", "warning"):
         logger.warning("%s", event.message)
     elif event.kind == "done" and event.step is not None:
         milliseconds = (event.seconds or 0) * 1000

@@ -20,10 +20,10 @@ PACKAGE = Path(flux.__file__).parent
 ORDER = (
     "exceptions",
     "address migration statements syntax_hash interruption",
-    "transactions config python_file",
+    "transactions config python_file progress",
     "directory",
     "plan",
-    "backends/signals",
+    "backends/signals backends/watch",
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
     "backends/sqlite_lock backends/postgres_lock backends/postgres_check "
@@ -111,9 +111,7 @@ def test_imports_point_up(room: str) -> None:
         pytest.param({"sys.exit"}, {"__main__"}, id="ends Python"),
         pytest.param({"os._exit"}, {"cli"}, id="ends Python over its threads"),
         pytest.param({"signal.signal"}, {"cli"}, id="handles signals"),
-        pytest.param(
-            {"threading.Thread"}, {"interruption", "backends/postgres_watch"}, id="starts threads"
-        ),
+        pytest.param({"threading.Thread"}, {"interruption", "backends/watch"}, id="starts threads"),
         pytest.param({"asyncio"}, set(), id="is anything but synchronous"),
     ],
 )

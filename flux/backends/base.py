@@ -11,9 +11,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
 from typing import Any, ClassVar
 
 from flux.backends.signals import ErrorReport, HistoryChangedError, StatementError
+from flux.backends.watch import Watcher
 from flux.config import FluxConfig
 from flux.exceptions import (
     DatabaseUnavailableError,
@@ -24,6 +26,7 @@ from flux.exceptions import (
 )
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
+from flux.progress import Progress
 from flux.statements import Dialect, MetaCommand, SplitError, Statement, split, words
 from flux.transactions import controls_transaction
 
@@ -63,6 +66,9 @@ class MigrationBackend(ABC):
     lock_wait: float = 300
     #: Tells the user of a wait; the runner puts its own function here.
     announce: Callable[[str], None] = staticmethod(lambda message: None)
+    #: Tells the user of a script that takes long, from another thread; the runner puts its own
+    #: function here.
+    report: Callable[[Progress], None] = staticmethod(lambda progress: None)
     #: Where the table beside the history is, quoted as SQL wants it.
     state_table: str = "_flux_migrations_state"
 
@@ -265,11 +271,17 @@ class MigrationBackend(ABC):
         return self.transaction()
 
     def execute(self, script: Script) -> None:
-        """Run a script's text, or its function with the connection."""
-        if script.function is not None:
-            script.function(self.dbapi)
-        elif script.text is not None:
-            self.apply_migration(script.text)
+        """Run a script's text, or its function with the connection, and report what takes long."""
+        with self.watcher.watching(script):
+            if script.function is not None:
+                script.function(self.dbapi)
+            elif script.text is not None:
+                self.apply_migration(script.text)
+
+    @cached_property
+    def watcher(self) -> Watcher:
+        """Reports on the script that runs. This one knows the clock alone, and opens nothing."""
+        return Watcher(self.report)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """A driver's exception in words, for the user."""
@@ -399,7 +411,9 @@ class MigrationBackend(ABC):
 
         Raises `StatementError`, which says which of them failed.
         """
+        self.watcher.expect(statements)
         for number, statement in enumerate(statements, 1):
+            self.watcher.reach(number)
             try:
                 execute(statement)
             except self.driver_error as error:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar
 
 import psycopg2
@@ -22,8 +23,9 @@ from flux.backends.postgres_lock import HISTORY_CHANGED, Held, Holder, LockSQL, 
 from flux.backends.postgres_message import single
 from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send, statements_of
 from flux.backends.postgres_session import Session
-from flux.backends.postgres_watch import Watcher
+from flux.backends.postgres_watch import SessionWatcher
 from flux.backends.signals import ErrorReport
+from flux.backends.watch import Watcher
 from flux.config import FluxConfig, TypeOrTypes, check_keys
 from flux.exceptions import (
     ConnectionStateError,
@@ -91,8 +93,6 @@ class PostgresBackend(MigrationBackend):
         self.session: Session
         #: The lock of the batch that is under way.
         self.held = Held()
-        #: Looks at what runs, while the lock is held on a second connection.
-        self.watcher: Watcher | None = None
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
@@ -158,13 +158,14 @@ class PostgresBackend(MigrationBackend):
         self.state_table = quoted(stem + "_state")
         return connection
 
-    def _connect(self) -> Any:
+    def _connect(self, **settings: Any) -> Any:
         if self._dsn is None:
             info = self._handed_in.info
-            return psycopg2.connect(**{**info.dsn_parameters, "password": info.password})
+            known = {**info.dsn_parameters, "password": info.password}
+            return psycopg2.connect(**{**known, **settings})
         try:
             return psycopg2.connect(
-                self._dsn, fallback_application_name="flux", client_encoding="utf8"
+                self._dsn, fallback_application_name="flux", client_encoding="utf8", **settings
             )
         except psycopg2.Error as error:
             if isinstance(error, psycopg2.ProgrammingError) and "://" not in self._dsn:
@@ -202,7 +203,7 @@ class PostgresBackend(MigrationBackend):
         def try_to_acquire() -> bool:
             if self._describe_holder() is not None:
                 return False
-            connection = self._open_second()
+            connection = self._open_another()
             if connection is None:
                 [(can_mark,)] = self.fetch(f"SELECT {CAN_MARK}")
                 self.held = Held(can_mark=can_mark)
@@ -228,10 +229,11 @@ class PostgresBackend(MigrationBackend):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
             if holding:
                 pid = self.dbapi.info.backend_pid if self.held.is_direct else None
-                self.watcher = Watcher(holding[0], self.lock.session(pid))
+                connect = partial(self._open_another, connect_timeout=2)  # seconds
+                self.watcher = SessionWatcher(self.report, connect, pid, self.lock.at_fence)
             yield
         finally:
-            self.held, self.watcher = Held(), None
+            self.held, self.watcher = Held(), Watcher(self.report)
             for connection in holding:
                 # The server notices later that a connection was closed; the next one, which may
                 # be ours, must not wait for that.
@@ -243,10 +245,10 @@ class PostgresBackend(MigrationBackend):
         rows = self.fetch(self.lock.holder)
         return str(Holder(*rows[0])) if rows else None
 
-    def _open_second(self) -> Any:
-        """A second connection for the lock; None where the server or a pool allows no other."""
+    def _open_another(self, **settings: Any) -> Any:
+        """A connection beside the first; None where the server or a pool allows no other."""
         try:
-            connection = self._connect()
+            connection = self._connect(**settings)
         except (psycopg2.Error, DatabaseUnavailableError):
             return None
         connection.autocommit = True
@@ -457,7 +459,9 @@ class PostgresBackend(MigrationBackend):
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
         statements = statements_of(split(content, "postgres"))
+        self.watcher.expect(statements)
         for number, statement in enumerate(statements, 1):
+            self.watcher.reach(number)
             send(self, single(statement, number), len(statements), number)
 
     # Checking and telling --------------------------------------------------------------------

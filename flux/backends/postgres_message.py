@@ -11,7 +11,7 @@ sends to the client at once and does not log, says which statement was reached.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
@@ -66,9 +66,11 @@ def compose(
     begin: str,
     opening: str,
     closing: str,
-    with_markers: bool = True,
+    mark: Callable[[int], str],
 ) -> list[Message]:
     """The messages for one transaction: `begin`, `opening`, the statements, `closing`.
+
+    `mark` gives the SQL before each statement by its number, and before `closing`.
 
     A SET TRANSACTION that the statements start with comes before `opening`: it must come
     before any query.
@@ -80,11 +82,9 @@ def compose(
         writer.add_statement(statement, number)
     writer.add(opening)
     for number, statement in enumerate(statements[first:], first + 1):
-        if with_markers:
-            writer.add(_marker(number))
+        writer.add(mark(number))
         writer.add_statement(statement, number)
-    if with_markers:
-        writer.add(_marker(len(statements) + 1))
+    writer.add(mark(len(statements) + 1))
     writer.add(closing)
     writer.end_message()
     return writer.messages
@@ -127,5 +127,6 @@ def _sets_transaction(statement: Statement) -> bool:
     return list(islice(words(statement.text, "postgres"), 2)) == ["SET", "TRANSACTION"]
 
 
-def _marker(number: int) -> str:
+def marker(number: int) -> str:
+    """SQL that tells the client which statement is reached; it needs plpgsql."""
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"

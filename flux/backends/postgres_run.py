@@ -19,10 +19,12 @@ from psycopg2 import extensions
 
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
-from flux.backends.postgres_message import Message, Notices, compose
+from flux.backends.postgres_message import Message, Notices, compose, marker
+from flux.backends.postgres_watch import name_for, set_name
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.exceptions import DatabaseUnavailableError
 from flux.migration import Script
+from flux.progress import REPORT_AFTER
 from flux.statements import MetaCommand, Statement, split
 from flux.transactions import unwrap
 
@@ -73,9 +75,7 @@ class ScriptRun:
 
     def _pause(self, attempt: int) -> None:
         pause = min(0.5 * 2**attempt, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        watcher = self.backend.watcher
-        sight = watcher.last if watcher else None
-        blockers = "; ".join(map(str, sight.blockers)) if sight else ""
+        blockers = "; ".join(map(str, self.backend.watcher.seen.blockers))
         self.backend.announce(
             f"{self.script.path} did not get a lock in time"
             + (f", blocked by {blockers}" if blockers else "")
@@ -96,7 +96,8 @@ class ScriptRun:
             + f"{fail_unless(backend.lock.held_by(backend.held.pid), LOCK_LOST)};\n"
             + self.record
         )
-        with self._settled_session(), self._watched():
+        patience = self._lock_timeout / 2 or REPORT_AFTER
+        with self._settled_session(), backend.watcher.watching(script, patience=patience):
             try:
                 if script.directives.no_transaction:
                     self._run_without_transaction(opening, closing)
@@ -114,28 +115,19 @@ class ScriptRun:
             return ""
         # A killed run's statement is to end soon, and with it what it keeps others from.
         check = "SET LOCAL client_connection_check_interval = 1000;\n"
-        lock, statement = given.lock_timeout, given.statement_timeout
-        lock = backend.lock_timeout if lock is None else lock
+        statement = given.statement_timeout
         statement = backend.statement_timeout if statement is None else statement
         return (
             (check if backend.held.checks_client else "")
-            + f"SET LOCAL lock_timeout = {round(lock * 1000)};\n"
+            + f"SET LOCAL lock_timeout = {round(self._lock_timeout * 1000)};\n"
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Report what a script waits for, from the second connection, where there is one."""
-        backend = self.backend
-        if backend.watcher is None:
-            yield
-            return
-        lock_timeout = self.script.directives.lock_timeout or backend.lock_timeout
-        label = f"{self.script.path} runs "
-        with backend.watcher.watching(
-            lambda sight: backend.announce(label + str(sight)), patience=lock_timeout / 2
-        ):
-            yield
+    @property
+    def _lock_timeout(self) -> float:
+        """Seconds that this script waits for a lock, 0 for any."""
+        given = self.script.directives.lock_timeout
+        return self.backend.lock_timeout if given is None else given
 
     def _run_text(self, text: str, opening: str, closing: str) -> None:
         statements, modes = unwrap(statements_of(split(text, "postgres")), "postgres")
@@ -144,10 +136,25 @@ class ScriptRun:
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
             opening=opening,
             closing=closing + "COMMIT",
-            with_markers=self.backend.held.can_mark,
+            mark=self._marking(statements),
         )
+        self.backend.watcher.expect(statements)
         for message in messages:
             send(self.backend, message, len(statements))
+
+    def _marking(self, statements: Sequence[Statement]) -> Callable[[int], str]:
+        """What marks each statement: for the client, for when it fails, and for who watches it."""
+        file, total = self.script.path.rpartition("/")[2], len(statements)
+        has_marker = self.backend.held.can_mark
+        # A script that has something to do with this setting has it for itself.
+        has_name = not any("application_name" in s.text.lower() for s in statements)
+
+        def mark(number: int) -> str:
+            return (marker(number) if has_marker else "") + (
+                set_name(name_for(number, total, file)) if has_name else ""
+            )
+
+        return mark
 
     def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
         """In the driver's own transaction, so that its commit and rollback do what they say."""
