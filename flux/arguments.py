@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, TextIO
 
     from flux.results import StepResult
+    from flux.terminal import StatusLine
 
 _EPILOG = """\
 exit codes:
@@ -48,6 +49,8 @@ class Arguments(argparse.Namespace):
     abandon: Callable[[], NoReturn]
     #: The step that was started last; None before the first.
     reached: str | None
+    #: Where progress is shown at a terminal.
+    line: StatusLine
     #: What `apply` or `rollback` has done so far; None for other commands.
     done: list[StepResult] | None
 

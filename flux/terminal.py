@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,56 @@ def ask(question: str) -> bool:
         print(file=question_stream())
         return False
     return answer.strip().lower() in ("y", "yes")
+
+
+class StatusLine:
+    """A line at a terminal that is rewritten in place, until others are written.
+
+    It is not for a stream that goes elsewhere, nor for a terminal that cannot erase a line.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._is_shown = False
+
+    @property
+    def can_rewrite(self) -> bool:
+        """Whether there is a terminal, and it can."""
+        return _is_terminal(self._stream) and os.environ.get("TERM", "dumb") != "dumb"
+
+    def show(self, text: str) -> None:
+        """Write the line in place of the one before, cut to the terminal's width."""
+        self._is_shown = True
+        self._write(f"\r{_cut(text, _width(self._stream) - 1)}\x1b[K")
+
+    def clear(self) -> None:
+        """Take the line away, if one is shown."""
+        if self._is_shown:
+            self._is_shown = False
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        print(text, end="", file=self._stream, flush=True)
+
+
+def _width(stream: TextIO | None) -> int:
+    """The columns of a terminal; 80 where it does not say."""
+    with suppress(OSError, ValueError):
+        if stream is not None:
+            return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
+
+
+def _cut(text: str, width: int) -> str:
+    """The beginning of a text that takes up `width` columns at most."""
+    from unicodedata import combining, east_asian_width
+
+    end = used = 0
+    for end, character in enumerate(text):
+        used += 0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
+        if used > width:
+            return text[:end]
+    return text
 
 
 def palette_for(stream: TextIO | None) -> Palette:
