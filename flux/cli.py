@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flux.exceptions import FluxMigrationException, Problem
     from flux.migration import Placement
     from flux.plan import Plan
-    from flux.progress import Progress
+    from flux.progress import Pace, Progress
     from flux.results import BatchResult, Event
     from flux.runner import FluxRunner
 
@@ -303,13 +303,16 @@ def _load_config(arguments: Arguments) -> FluxConfig:
 
 
 def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None) -> FluxRunner:
-    from flux.progress import Pace
     from flux.runner import FluxRunner
 
     config = _load_config(arguments)
-    pace = Pace()
+    pace: Pace | None = None
 
     def tell_progress(progress: Progress) -> None:
+        from flux.progress import Pace
+
+        nonlocal pace
+        pace = pace or Pace()
         if config.log_level == "ERROR":
             return
         if arguments.line.can_rewrite:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from flux.exceptions import Problem
 from flux.plan import StatusRow, Step
-from flux.progress import Progress
+
+if TYPE_CHECKING:
+    from flux.progress import Progress
 
 
 class StepResult(NamedTuple):

@@ -8,13 +8,12 @@ only then run. What runs is recorded in the transaction it ran in.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux import directory as directories
 from flux.backends import backend_of_connection, load_backend
@@ -31,6 +30,7 @@ from flux.exceptions import (
     Problem,
 )
 from flux.failure import apply_error, cause_of
+from flux.log import Log
 from flux.migration import AppliedMigration, Migration, Repeatable
 from flux.plan import (
     DatabaseState,
@@ -44,8 +44,10 @@ from flux.plan import (
     refuse,
     survey,
 )
-from flux.progress import Pace, Progress
 from flux.results import BatchResult, Event, Status, StepResult
+
+if TYPE_CHECKING:
+    from flux.progress import Progress
 
 #: Asked with the plan before anything is locked; True goes ahead.
 Confirm = Callable[[Plan], bool]
@@ -75,8 +77,7 @@ class FluxRunner:
         #: Calls what changes the database; a program may put something else here, for instance
         #: an `Interruptible` (`flux.interruption`).
         self.call: Callable[[Callable[[], None]], None] = _call
-        #: What of the progress is worth a line in the log.
-        self._pace = Pace()
+        self._log = Log()
         self._stack = ExitStack()
         #: Where the address came from, for errors about it; None for a connection.
         self._source: str | None = None
@@ -400,9 +401,7 @@ class FluxRunner:
         self._emit(Event("progress", message=str(progress), progress=progress))
 
     def _emit(self, event: Event) -> None:
-        # A program that never imported logging has no handler that could want a record.
-        if "logging" in sys.modules:
-            _log(event, self._pace)
+        self._log.note(event)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -480,20 +479,3 @@ def _refuse_scripts(problems: Sequence[Problem]) -> None:
         raise MigrationLoadingError.of(
             tuple(problems), f"{len(problems)} problems in what would run"
         )
-
-
-def _log(event: Event, pace: Pace) -> None:
-    import logging
-
-    logger = logging.getLogger("flux")
-    if event.progress is not None:
-        if pace.is_due(event.progress):
-            level = logging.WARNING if event.progress.blockers else logging.INFO
-            logger.log(level, "%s", event.message)
-    elif event.kind in ("wait", "warning"):
-        logger.warning("%s", event.message)
-    elif event.kind == "done" and event.step is not None:
-        milliseconds = (event.seconds or 0) * 1000
-        logger.info("%s %s: %.0f ms", event.step.action, event.step.name, milliseconds)
-    elif event.step is not None:
-        logger.debug("%s %s", event.step.action, event.step.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,10 +70,10 @@ class StatusLine:
 
 def _width(stream: TextIO | None) -> int:
     """The columns of a terminal; 80 where it does not say."""
-    with suppress(OSError, ValueError):
-        if stream is not None:
-            return os.get_terminal_size(stream.fileno()).columns or 80
-    return 80
+    try:
+        return (stream and os.get_terminal_size(stream.fileno()).columns) or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _cut(text: str, width: int) -> str:

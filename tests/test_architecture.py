@@ -32,7 +32,7 @@ ORDER = (
     "backends/postgres_run",
     "backends/sqlite backends/postgres",
     "backends/__init__",
-    "failure results",
+    "failure results log",
     "runner render scaffold",
     "arguments terminal",
     "cli testing",
@@ -104,7 +104,7 @@ def test_imports_point_up(room: str) -> None:
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
         pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),
         pytest.param({"os.mkdir", "os.makedirs"}, {"scaffold"}, id="makes directories"),
-        pytest.param({"logging"}, {"runner"}, id="logs"),
+        pytest.param({"logging"}, {"log"}, id="logs"),
         pytest.param(
             {"logging.basicConfig", "addHandler", "setLevel"}, set(), id="configures logging"
         ),

@@ -144,6 +144,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.directory",
         "flux.exceptions",
         "flux.failure",
+        "flux.log",
         "flux.migration",
         "flux.plan",
         "flux.python_file",

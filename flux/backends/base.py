@@ -12,10 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux.backends.signals import ErrorReport, HistoryChangedError, StatementError
-from flux.backends.watch import Watcher
 from flux.config import FluxConfig
 from flux.exceptions import (
     DatabaseUnavailableError,
@@ -26,9 +25,12 @@ from flux.exceptions import (
 )
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
-from flux.progress import Progress
 from flux.statements import Dialect, MetaCommand, SplitError, Statement, split, words
 from flux.transactions import controls_transaction
+
+if TYPE_CHECKING:
+    from flux.backends.watch import Watcher
+    from flux.progress import Progress
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -281,6 +283,8 @@ class MigrationBackend(ABC):
     @cached_property
     def watcher(self) -> Watcher:
         """Reports on the script that runs. This one knows the clock alone, and opens nothing."""
+        from flux.backends.watch import Watcher
+
         return Watcher(self.report)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
