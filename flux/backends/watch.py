@@ -132,7 +132,9 @@ class Watcher:
         statement, total = self.statement, len(self._statements)
         now = time.monotonic()
         is_over = number is not None and statement is None
-        text = statement.text if statement else sight.query
+        # What a function runs, only the database knows; around a text, it is flux's own.
+        query = sight.query if self._script.function else None
+        text = statement.text if statement else query
         return Progress(
             self._script.location(statement.start if statement else None),
             now - since,
