@@ -316,7 +316,8 @@ def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None
         if config.log_level == "ERROR":
             return
         if arguments.line.can_rewrite:
-            arguments.line.show(f"flux: {progress}")
+            shorter = progress._replace(statement=None)
+            arguments.line.show(f"flux: {progress}", f"flux: {shorter}")
         elif pace.is_due(progress):
             _tell(str(progress))
 

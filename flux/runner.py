@@ -61,7 +61,8 @@ class FluxRunner:
     """Migrations of one directory on one database. A context manager.
 
     Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
-    things happen; what it raises ends the batch.
+    things happen; what it raises ends the batch, but for `progress`, which comes from a thread of
+    its own.
     """
 
     def __init__(

@@ -53,10 +53,12 @@ class StatusLine:
         """Whether there is a terminal, and it can."""
         return _is_terminal(self._stream) and os.environ.get("TERM", "dumb") != "dumb"
 
-    def show(self, text: str) -> None:
-        """Write the line in place of the one before, cut to the terminal's width."""
+    def show(self, *texts: str) -> None:
+        """Write a line in place of the one before: the first that fits, or else the last, cut."""
+        width = _width(self._stream) - 1
+        text = next((text for text in texts if _cut(text, width) == text), None)
         self._is_shown = True
-        self._write(f"\r{_cut(text, _width(self._stream) - 1)}\x1b[K")
+        self._write(f"\r{_cut(texts[-1], width) if text is None else text}\x1b[K")
 
     def clear(self) -> None:
         """Take the line away, if one is shown."""

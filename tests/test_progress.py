@@ -430,16 +430,28 @@ def test_lines_where_there_is_no_terminal(
 
 
 @posix_only
-def test_a_line_that_is_rewritten(slow: PostgresProject) -> None:
-    """It is cut to the terminal, and gone when the migration is done."""
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        pytest.param(120, f"flux: {_STATEMENT}, waits for Timeout PgSleep", id="all of it"),
+        pytest.param(
+            80,
+            "flux: migrations/001.sql:1 (1 of 1) runs for 2 s, waits for Timeout PgSleep",
+            id="without its first words",
+        ),
+        pytest.param(40, "flux: migrations/001.sql:1 (1 of 1) run", id="cut"),
+    ],
+)
+def test_a_line_that_is_rewritten(slow: PostgresProject, columns: int, line: str) -> None:
+    """It fits into the terminal, and is gone when the migration is done."""
     with at_terminal(slow, "apply", "--auto-approve") as terminal:
-        terminal.resize(columns=40)
+        terminal.resize(columns=columns)
         shown = terminal.read_to_the_end()
         assert terminal.process.wait() == 0
     before, done, after = shown.partition("applied")
     *lines, last = re.findall(r"\r([^\r]*)\x1b\[K", before)
     assert len(lines) >= 2
-    assert set(lines) == {f"flux: {_STATEMENT}"[:39]}
+    assert set(lines) == {line}
     assert last == ""
     assert done
     assert "\r" not in after
