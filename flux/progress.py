@@ -74,10 +74,10 @@ class Progress(NamedTuple):
         ]
         if self.elapsed - self.seconds >= 1:
             parts.append(f"{self.elapsed:.0f} s in all")
-        if self.phase:
-            parts.append(self.phase)
         if self.percent is not None:
             parts.append(f"{self.percent} %")
+        if self.phase:
+            parts.append(self.phase)
         if self.blockers:
             parts.append("blocked by " + "; ".join(map(str, self.blockers)))
         elif self.waits_for and self.percent is None:

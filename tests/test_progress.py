@@ -46,7 +46,7 @@ _SITTER = Blocker(12, "sitter", "10.0.0.1", "idle in transaction", 75.2, "SELECT
         ),
         pytest.param(
             Progress(_LINE, 9, 9, "CREATE INDEX", 1, 1, "IO X", "building index", 40),
-            "migrations/001.sql:3 (1 of 1, CREATE INDEX) runs for 9 s, building index, 40 %",
+            "migrations/001.sql:3 (1 of 1, CREATE INDEX) runs for 9 s, 40 %, building index",
             id="an index",
         ),
         pytest.param(
@@ -451,7 +451,7 @@ def test_a_line_that_is_rewritten(slow: PostgresProject, columns: int, line: str
     before, done, after = shown.partition("applied")
     *lines, last = re.findall(r"\r([^\r]*)\x1b\[K", before)
     assert len(lines) >= 2
-    assert set(lines) == {line}
+    assert {re.sub(r"for \d s", "for 2 s", told) for told in lines} == {line}
     assert last == ""
     assert done
     assert "\r" not in after
