@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from flux.results import StepResult
     from flux.runner import Answer
+    from flux.terminal import StatusLine
 
 _EPILOG = """\
 exit codes:
@@ -50,6 +51,8 @@ class Arguments(argparse.Namespace):
     abandon: Callable[[], NoReturn]
     #: The step that was started last; None before the first.
     reached: str | None
+    #: Where progress is shown at a terminal.
+    line: StatusLine
     #: What `apply`, `rollback` or `resume` has done so far; None for other commands.
     done: list[StepResult] | None
 

@@ -10,7 +10,14 @@ import os
 import sys
 
 from flux.arguments import Arguments, parse
-from flux.terminal import ask, can_ask, make_streams_robust, palette_for, question_stream
+from flux.terminal import (
+    StatusLine,
+    ask,
+    can_ask,
+    make_streams_robust,
+    palette_for,
+    question_stream,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from flux.exceptions import FluxMigrationException, Problem
     from flux.migration import Placement
     from flux.plan import Plan
+    from flux.progress import Pace, Progress
     from flux.results import BatchResult, Event
     from flux.runner import FluxRunner
 
@@ -34,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     arguments.out = sys.stdout
     arguments.reached = None
+    arguments.line = StatusLine(sys.stderr)
     terminations = _interrupt_on_sigterm()
 
     def tell_interruption(interruption: KeyboardInterrupt) -> int:
@@ -257,6 +266,7 @@ def _change(
     asked: list[Plan] = []
 
     def confirm(plan: Plan) -> bool:
+        arguments.line.clear()
         stream = question_stream()
         if asked:
             print("meanwhile the plan has changed:", file=stream)
@@ -278,6 +288,7 @@ def _change(
         if runner.backend.cancellable:
             runner.call = steps
         result = act(runner, confirm if asks else None)
+    arguments.line.clear()
     if arguments.json:
         _print_json(arguments, {"ok": True, **render.result_data(result.steps), "error": None})
     else:
@@ -300,8 +311,26 @@ def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None
     from flux.runner import FluxRunner
 
     config = _load_config(arguments)
+    pace: Pace | None = None
+
+    def tell_progress(progress: Progress) -> None:
+        from flux.progress import Pace
+
+        nonlocal pace
+        pace = pace or Pace()
+        if config.log_level == "ERROR":
+            return
+        if arguments.line.can_rewrite:
+            shorter = progress._replace(statement=None)
+            arguments.line.show(f"flux: {progress}", f"flux: {shorter}")
+        elif pace.is_due(progress):
+            _tell(str(progress))
 
     def tell_event(event: Event) -> None:
+        if event.progress is not None:
+            tell_progress(event.progress)
+            return
+        arguments.line.clear()
         if event.kind in ("wait", "warning") and config.log_level != "ERROR":
             _tell(event.message)
         elif event.kind == "start" and event.step is not None:
@@ -330,6 +359,7 @@ def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
 def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
     from flux import render
 
+    arguments.line.clear()
     if arguments.traceback:
         import traceback
 

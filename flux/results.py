@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from flux.exceptions import Problem
 from flux.plan import StatusRow, Step
+
+if TYPE_CHECKING:
+    from flux.progress import Progress
 
 
 class StepResult(NamedTuple):
@@ -62,11 +65,12 @@ class Status(NamedTuple):
 class Event(NamedTuple):
     """Something that happens while a batch runs, for `on_event`.
 
-    `kind` is `start` or `done` of a step, `wait`, of which `message` says for whom, or
-    `warning`.
+    `kind` is `start` or `done` of a step, `wait`, of which `message` says for whom, `warning`, or
+    `progress` of a step that takes long, with its `progress`, which `message` says in words.
     """
 
-    kind: Literal["start", "done", "wait", "warning"]
+    kind: Literal["start", "done", "wait", "warning", "progress"]
     step: Step | None = None
     seconds: float | None = None
     message: str = ""
+    progress: Progress | None = None

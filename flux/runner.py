@@ -8,13 +8,12 @@ only then run. What runs is recorded in the transaction it ran in.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flux import directory as directories
 from flux.backends import backend_of_connection, load_backend
@@ -33,6 +32,7 @@ from flux.exceptions import (
 )
 from flux.failure import apply_error, cause_of
 from flux.journal import Entry, UnderWay, entry_of, find_changes
+from flux.log import Log
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import (
     DatabaseState,
@@ -47,6 +47,9 @@ from flux.plan import (
     survey,
 )
 from flux.results import BatchResult, Event, Status, StepResult
+
+if TYPE_CHECKING:
+    from flux.progress import Progress
 
 #: Asked with the plan before anything is locked; True goes ahead.
 Confirm = Callable[[Plan], bool]
@@ -64,7 +67,8 @@ class FluxRunner:
     """Migrations of one directory on one database. A context manager.
 
     Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
-    things happen; what it raises ends the batch.
+    things happen; what it raises ends the batch, but for `progress`, which comes from a thread of
+    its own.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class FluxRunner:
         #: Calls what changes the database; a program may put something else here, for instance
         #: an `Interruptible` (`flux.interruption`).
         self.call: Callable[[Callable[[], None]], None] = _call
+        self._log = Log()
         self._stack = ExitStack()
         #: Where the address came from, for errors about it; None for a connection.
         self._source: str | None = None
@@ -113,6 +118,7 @@ class FluxRunner:
 
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce
+        self.backend.report = self._report
         self._read_directory()
         with _naming_source(self._source):
             self._stack.enter_context(self.backend.opened())
@@ -474,10 +480,12 @@ class FluxRunner:
     def _announce(self, message: str) -> None:
         self._emit(Event("wait", message=message))
 
+    def _report(self, progress: Progress) -> None:
+        """Tell of a script that takes long. Called from the watcher's thread."""
+        self._emit(Event("progress", message=str(progress), progress=progress))
+
     def _emit(self, event: Event) -> None:
-        # A program that never imported logging has no handler that could want a record.
-        if "logging" in sys.modules:
-            _log(event)
+        self._log.note(event)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -562,16 +570,3 @@ def _refuse_scripts(problems: Sequence[Problem]) -> None:
         raise MigrationLoadingError.of(
             tuple(problems), f"{len(problems)} problems in what would run"
         )
-
-
-def _log(event: Event) -> None:
-    import logging
-
-    logger = logging.getLogger("flux")
-    if event.kind in ("wait", "warning"):
-        logger.warning("%s", event.message)
-    elif event.kind == "done" and event.step is not None:
-        milliseconds = (event.seconds or 0) * 1000
-        logger.info("%s %s: %.0f ms", event.step.action, event.step.name, milliseconds)
-    elif event.step is not None:
-        logger.debug("%s %s", event.step.action, event.step.name)

@@ -20,10 +20,10 @@ PACKAGE = Path(flux.__file__).parent
 ORDER = (
     "exceptions",
     "address migration statements syntax_hash interruption",
-    "transactions config python_file",
+    "transactions config python_file progress",
     "directory journal",
     "plan",
-    "backends/signals",
+    "backends/signals backends/watch",
     "backends/journaled",
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
@@ -37,6 +37,7 @@ ORDER = (
     "backends/__init__",
     "outcome",
     "failure results",
+    "log",
     "runner render scaffold",
     "arguments terminal",
     "cli testing",
@@ -108,16 +109,14 @@ def test_imports_point_up(room: str) -> None:
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
         pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),
         pytest.param({"os.mkdir", "os.makedirs"}, {"scaffold"}, id="makes directories"),
-        pytest.param({"logging"}, {"runner"}, id="logs"),
+        pytest.param({"logging"}, {"log"}, id="logs"),
         pytest.param(
             {"logging.basicConfig", "addHandler", "setLevel"}, set(), id="configures logging"
         ),
         pytest.param({"sys.exit"}, {"__main__"}, id="ends Python"),
         pytest.param({"os._exit"}, {"cli"}, id="ends Python over its threads"),
         pytest.param({"signal.signal"}, {"cli"}, id="handles signals"),
-        pytest.param(
-            {"threading.Thread"}, {"interruption", "backends/postgres_watch"}, id="starts threads"
-        ),
+        pytest.param({"threading.Thread"}, {"interruption", "backends/watch"}, id="starts threads"),
         pytest.param({"asyncio"}, set(), id="is anything but synchronous"),
     ],
 )

@@ -145,6 +145,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.exceptions",
         "flux.failure",
         "flux.journal",
+        "flux.log",
         "flux.migration",
         "flux.plan",
         "flux.python_file",

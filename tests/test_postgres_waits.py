@@ -203,13 +203,16 @@ def test_what_takes_long_is_told_while_it_runs(table: PostgresProject) -> None:
     with blocking(table) as let_go:
 
         def on_event(event: Event) -> None:
-            if event.kind == "wait":
+            if event.kind == "progress":
                 told.append(event.message)
                 let_go.set()
 
         with table.runner(on_event=on_event) as runner:
             runner.apply_migrations()
-    assert told[0].startswith("migrations/001.sql runs for 2 s, blocked by pid ")
+    assert told[0].startswith(
+        "migrations/001.sql:2 (2 of 2, ALTER TABLE t ADD COLUMN b int) runs for 2 s, "
+        "blocked by pid "
+    )
     assert "(sitter, on 127.0.0.1), idle in transaction for " in told[0]
 
 

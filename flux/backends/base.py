@@ -11,8 +11,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
-from typing import Any, ClassVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux.backends.signals import ErrorReport, HistoryChangedError, StatementError
 from flux.config import FluxConfig
@@ -36,6 +36,10 @@ from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
+
+if TYPE_CHECKING:
+    from flux.backends.watch import Watcher
+    from flux.progress import Progress
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -73,6 +77,9 @@ class MigrationBackend(ABC):
     lock_wait: float = 300
     #: Tells the user of a wait; the runner puts its own function here.
     announce: Callable[[str], None] = staticmethod(lambda message: None)
+    #: Tells the user of a script that takes long, from another thread; the runner puts its own
+    #: function here.
+    report: Callable[[Progress], None] = staticmethod(lambda progress: None)
     #: Where the table beside the history is, quoted as SQL wants it.
     state_table: str = "_flux_migrations_state"
 
@@ -228,10 +235,11 @@ class MigrationBackend(ABC):
             record = partial(self.register_migration, migration)
             self.run_journaled(migration.script, "apply", migration.id, guard, record)
             return
-        with self.migration_transaction(migration.script):
+        script = migration.script
+        with self.watcher.watching(script), self.migration_transaction(script):
             if self.is_recorded(migration.id):
                 raise HistoryChangedError
-            self.execute(migration.script)
+            self.execute(script)
             self.register_migration(migration)
 
     def undo_migration(self, migration: Migration, undo: Script) -> None:
@@ -245,7 +253,7 @@ class MigrationBackend(ABC):
             record = partial(self.unregister_migration, migration)
             self.run_journaled(undo, "undo", migration.id, guard, record)
             return
-        with self.migration_transaction(undo):
+        with self.watcher.watching(undo), self.migration_transaction(undo):
             if not self.is_recorded(migration.id):
                 raise HistoryChangedError
             self.execute(undo)
@@ -258,7 +266,7 @@ class MigrationBackend(ABC):
             record = partial(self.remember_run, repeatable)
             self.run_journaled(script, "run", repeatable.name, lambda: None, record)
             return
-        with self.migration_transaction(script):
+        with self.watcher.watching(script), self.migration_transaction(script):
             self.execute(script)
             self.remember_run(repeatable)
 
@@ -278,15 +286,21 @@ class MigrationBackend(ABC):
         """
         from flux.backends.journaled import JournaledRun
 
-        JournaledRun(self, script, direction, id, guard=guard, record=record).run()
+        run = JournaledRun(self, script, direction, id, guard=guard, record=record)
+        with self.watcher.watching(script):
+            self.watcher.expect(run.statements)
+            run.run()
 
     def units(self, script: Script) -> list[Unit]:
         """The units of a script without a transaction. Pure."""
         if script.text is None:
             return [unit_of_function(script)]
-        pieces = split(script.text, self.dialect)
-        statements = [piece for piece in pieces if isinstance(piece, Statement)]
-        return units_of_text(statements, self.dialect, self.way_of)
+        return units_of_text(self.statements(script), self.dialect, self.way_of)
+
+    def statements(self, script: Script) -> list[Statement]:
+        """The statements of a script's text, in order. Pure."""
+        pieces = split(script.text or "", self.dialect)
+        return [piece for piece in pieces if isinstance(piece, Statement)]
 
     def way_of(self, statement: Statement) -> Way:
         """How a statement of such a script runs: `together` with its row of the journal in a
@@ -335,6 +349,13 @@ class MigrationBackend(ABC):
             script.function(self.dbapi)
         elif script.text is not None:
             self.apply_migration(script.text)
+
+    @cached_property
+    def watcher(self) -> Watcher:
+        """Reports on the script that runs. This one knows the clock alone, and opens nothing."""
+        from flux.backends.watch import Watcher
+
+        return Watcher(self.report)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """A driver's exception in words, for the user."""
@@ -472,7 +493,9 @@ class MigrationBackend(ABC):
 
         Raises `StatementError`, which says which of them failed.
         """
+        self.watcher.expect(statements)
         for number, statement in enumerate(statements, 1):
+            self.watcher.reach(number)
             try:
                 execute(statement)
             except self.driver_error as error:

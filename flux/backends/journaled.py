@@ -64,8 +64,9 @@ class JournaledRun:
         self.guard = guard
         self.record = record
         self.units = backend.units(script)
-        #: How many statements the file has.
-        self.total = self.units[-1].last if self.units else 0
+        #: All statements of the file, settings and BEGIN and COMMIT included.
+        self.statements = backend.statements(script)
+        self.total = len(self.statements)
         self._has_session = False
 
     def run(self) -> None:
@@ -177,6 +178,7 @@ class JournaledRun:
     def run_numbered(self, statements: Sequence[Numbered]) -> None:
         """Run statements of the file. Raises `StatementError`, which says which one failed."""
         for number, statement in statements:
+            self.backend.watcher.reach(number)
             try:
                 self.backend.run_statement(statement)
             except self.backend.driver_error as error:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar
 
 import psycopg2
@@ -33,8 +34,9 @@ from flux.backends.postgres_message import single
 from flux.backends.postgres_outcome import read_state_behind_fence
 from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send
 from flux.backends.postgres_session import Session
-from flux.backends.postgres_watch import Watcher
+from flux.backends.postgres_watch import SessionWatcher
 from flux.backends.signals import ErrorReport
+from flux.backends.watch import Watcher
 from flux.config import FluxConfig, TypeOrTypes, check_keys
 from flux.exceptions import (
     ConnectionStateError,
@@ -108,8 +110,6 @@ class PostgresBackend(MigrationBackend):
         self._session_name: str | None = None
         #: The lock of the batch that is under way.
         self.held = Held()
-        #: Looks at what runs, while the lock is held on a second connection.
-        self.watcher: Watcher | None = None
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
@@ -219,7 +219,7 @@ class PostgresBackend(MigrationBackend):
         def try_to_acquire() -> bool:
             if self._describe_holder() is not None:
                 return False
-            connection = self.open_second()
+            connection = self.open_another()
             if connection is None:
                 [(can_mark,)] = self.fetch(f"SELECT {CAN_MARK}")
                 self.held = Held(can_mark=can_mark)
@@ -247,13 +247,16 @@ class PostgresBackend(MigrationBackend):
             if self._holder is not None:
                 if self.held.is_direct:
                     self.held = self.held._replace(runs_in=self.dbapi.info.backend_pid)
-                self.watcher = Watcher(self._holder, self.lock.session(self.held.runs_in))
+                connect = partial(self.open_another, connect_timeout=2)  # seconds
+                self.watcher = SessionWatcher(
+                    self.report, connect, self.held.runs_in, self.lock.at_fence
+                )
             yield
         finally:
             self._free_lock()
 
     def _free_lock(self) -> None:
-        self.held, self.watcher = Held(), None
+        self.held, self.watcher = Held(), Watcher(self.report)
         holder, self._holder = self._holder, None
         if holder is not None:
             # The server notices later that a connection was closed; the next one, which may be
@@ -266,8 +269,8 @@ class PostgresBackend(MigrationBackend):
         rows = self.fetch(self.lock.holder)
         return str(Holder(*rows[0])) if rows else None
 
-    def open_second(self, **options: Any) -> Any:
-        """Another connection; None where the server or a pool allows none."""
+    def open_another(self, **options: Any) -> Any:
+        """A connection beside the first; None where the server or a pool allows no other."""
         try:
             connection = self._connect(**options)
         except (psycopg2.Error, DatabaseUnavailableError):
@@ -495,8 +498,11 @@ class PostgresBackend(MigrationBackend):
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
-        statements = numbered(split(content, "postgres"))
+        pieces = split(content, "postgres")
+        statements = numbered(pieces)
+        self.watcher.expect([one.statement for one in statements])
         for one in statements:
+            self.watcher.reach(one.number)
             send(self, single(one), len(statements))
 
     # The journal -----------------------------------------------------------------------------

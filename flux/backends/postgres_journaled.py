@@ -29,14 +29,15 @@ from flux.backends.postgres_run import (
     IDLE,
     call_function,
     coming_again,
+    marking,
     send,
     settled_session,
-    watched,
 )
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.exceptions import DatabaseUnavailableError
 from flux.journal import Direction, Entry, Unit, Way
 from flux.migration import Script
+from flux.progress import REPORT_AFTER
 from flux.statements import Numbered, Statement, words
 
 if TYPE_CHECKING:
@@ -67,12 +68,16 @@ class PostgresJournaledRun(JournaledRun):
         self._record_sql = record_sql
         #: The rows that this run has written, by the number of their unit.
         self._noted: dict[int, Entry] = {}
+        self._mark = marking(backend, script, self.statements, self.total)
 
     def run(self) -> None:
         """Run what is not finished yet, and record the whole."""
         self._refuse_what_cannot_be_safe()
         self.backend.session = self.backend.session.before(self.script, self.backend.dbapi)
-        with settled_session(self.backend), watched(self.backend, self.script):
+        watcher = self.backend.watcher
+        patience = (self.script.directives.lock_timeout or 0) / 2 or REPORT_AFTER
+        with settled_session(self.backend), watcher.watching(self.script, patience=patience):
+            watcher.expect(self.statements)
             try:
                 super().run()
             except (psycopg2.Error, StatementError) as error:
@@ -133,7 +138,8 @@ class PostgresJournaledRun(JournaledRun):
             begin=f"BEGIN {unit.modes};\n" if unit.modes else BEGIN,
             opening=self._opening + self._limits("SET LOCAL"),
             closing=closing,
-            with_markers=backend.held.can_mark,
+            mark=self._mark,
+            total=self.total,
         )
         try:
             self._send(messages)
@@ -162,8 +168,9 @@ class PostgresJournaledRun(JournaledRun):
             elif verdict.instead is not None:
                 self._send([self._in_place_of(unit, verdict.instead)])
             else:
-                for numbered in unit.statements:
-                    self._send([single(numbered)])
+                for one in unit.statements:
+                    backend.watcher.reach(one.number)
+                    self._send([single(one)])
             self._refuse_invalid_index(unit, before)
         except (Exception, KeyboardInterrupt):
             with suppress(Exception):  # else it is in doubt
@@ -186,7 +193,8 @@ class PostgresJournaledRun(JournaledRun):
                 begin=BEGIN,
                 opening=opening + (self._limits("SET") if is_direct else ""),
                 closing="COMMIT",
-                with_markers=self.backend.held.can_mark,
+                mark=self._mark,
+                total=self.total,
             )
         )
 
@@ -216,7 +224,16 @@ class PostgresJournaledRun(JournaledRun):
         backend = self.backend
         if not unit.session:
             return self._answer(look)
-        self._send(compose(unit.session, begin=BEGIN, opening="", closing=""))
+        self._send(
+            compose(
+                unit.session,
+                begin=BEGIN,
+                opening="",
+                closing="",
+                mark=self._mark,
+                total=self.total,
+            )
+        )
         answer = self._answer(look)
         backend.roll_back()
         return answer

@@ -105,24 +105,24 @@ class LockSQL(NamedTuple):
             f"WHERE {self._is_fence} AND l.pid = {pid}"
         )
 
-    def session(self, pid: int | None) -> str:
-        """An expression: the session of that pid, or (None) the one that holds the fence."""
-        if pid is not None:
-            return str(pid)
-        return f"(SELECT l.pid FROM pg_catalog.pg_locks l WHERE {self._is_fence} LIMIT 1)"
+    @property
+    def at_fence(self) -> str:
+        """A query: the pids of the sessions that hold the fence, or wait for it. Read-only."""
+        return f"SELECT l.pid FROM pg_catalog.pg_locks l WHERE {self._is_fence}"
 
     @property
     def fence_held(self) -> str:
         """An expression: whether this very transaction still holds the fence."""
         return (
-            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_fence} AND l.pid = {_SELF})"
+            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_fence} AND l.granted "
+            f"AND l.pid = {_SELF})"
         )
 
     @property
     def _is_fence(self) -> str:
         return (
             f"l.locktype = 'advisory' AND l.database = {_DATABASE} AND l.classid = {_FLUX} "
-            f"AND l.objid = {self._fence_id % 2**32} AND l.objsubid = 2 AND l.granted"
+            f"AND l.objid = {self._fence_id % 2**32} AND l.objsubid = 2"
         )
 
     @property

@@ -11,14 +11,12 @@ sends to the client at once and does not log, says which statement was reached.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from flux.statements import Numbered, Statement, words
 
-#: The marker behind the last statement has the number of none.
-_BEHIND_ALL = 0
 _MARKER = re.compile(r"flux marker (\d+)")
 
 
@@ -73,9 +71,12 @@ def compose(
     begin: str,
     opening: str,
     closing: str,
-    with_markers: bool = True,
+    mark: Callable[[int], str],
+    total: int,
 ) -> list[Message]:
     """The messages for one transaction: `begin`, `opening`, the statements, `closing`.
+
+    `mark` gives the SQL before each statement by its number, of `total`, and before `closing`.
 
     A SET TRANSACTION that the statements start with comes before `opening`: it must come
     before any query.
@@ -87,11 +88,9 @@ def compose(
         writer.add_statement(one)
     writer.add(opening)
     for one in statements[first:]:
-        if with_markers:
-            writer.add(_marker(one.number))
+        writer.add(mark(one.number))
         writer.add_statement(one)
-    if with_markers:
-        writer.add(_marker(_BEHIND_ALL))
+    writer.add(mark(total + 1))
     writer.add(closing)
     writer.end_message()
     return writer.messages
@@ -136,5 +135,6 @@ def sets_transaction(one: Numbered) -> bool:
     return list(islice(words(one.statement.text, "postgres"), 2)) == ["SET", "TRANSACTION"]
 
 
-def _marker(number: int) -> str:
+def marker(number: int) -> str:
+    """SQL that tells the client which statement is reached; it needs plpgsql."""
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"

@@ -79,7 +79,7 @@ def _connected_anew(backend: PostgresBackend) -> Iterator[Any]:
 def _connect(backend: PostgresBackend) -> Any:
     for pause in _PAUSES:
         time.sleep(pause)
-        connection = backend.open_second(connect_timeout=_CONNECT_WITHIN)
+        connection = backend.open_another(connect_timeout=_CONNECT_WITHIN)
         if connection is not None:
             return connection
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,12 @@ from psycopg2 import extensions
 
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
-from flux.backends.postgres_message import Message, Notices, compose
+from flux.backends.postgres_message import Message, Notices, compose, marker
 from flux.backends.postgres_outcome import was_committed
+from flux.backends.postgres_watch import name_for, set_name
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.migration import Script
+from flux.progress import REPORT_AFTER
 from flux.statements import Statement, numbered, split
 from flux.transactions import unwrap
 
@@ -70,7 +72,8 @@ class ScriptRun:
             + f"{fail_unless(backend.lock.held_by(backend.held.pid), LOCK_LOST)};\n"
             + self.record
         )
-        with settled_session(backend), watched(backend, script):
+        patience = self._lock_timeout / 2 or REPORT_AFTER
+        with settled_session(backend), backend.watcher.watching(script, patience=patience):
             try:
                 if script.function is not None:
                     self._run_function(script.function, opening, closing)
@@ -84,14 +87,19 @@ class ScriptRun:
         backend, given = self.backend, self.script.directives
         # A killed run's statement is to end soon, and with it what it keeps others from.
         check = "SET LOCAL client_connection_check_interval = 1000;\n"
-        lock, statement = given.lock_timeout, given.statement_timeout
-        lock = backend.lock_timeout if lock is None else lock
+        statement = given.statement_timeout
         statement = backend.statement_timeout if statement is None else statement
         return (
             (check if backend.held.checks_client else "")
-            + f"SET LOCAL lock_timeout = {round(lock * 1000)};\n"
+            + f"SET LOCAL lock_timeout = {round(self._lock_timeout * 1000)};\n"
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
+
+    @property
+    def _lock_timeout(self) -> float:
+        """Seconds that this script waits for a lock, 0 for any."""
+        given = self.script.directives.lock_timeout
+        return self.backend.lock_timeout if given is None else given
 
     def _run_text(self, text: str, opening: str, closing: str) -> None:
         backend = self.backend
@@ -105,8 +113,10 @@ class ScriptRun:
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
             opening=opening,
             closing=CHECK_CONSTRAINTS if is_apart else closing + "COMMIT",
-            with_markers=backend.held.can_mark,
+            mark=marking(backend, self.script, statements, len(statements)),
+            total=len(statements),
         )
+        self.backend.watcher.expect(statements)
         for message in messages:
             send(backend, message, len(statements))
         if is_apart:
@@ -134,6 +144,23 @@ class ScriptRun:
         backend.dbapi.commit()
 
 
+def marking(
+    backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
+) -> Callable[[int], str]:
+    """What marks each statement: for the client, for when it fails, and for who watches it."""
+    file = script.path.rpartition("/")[2]
+    has_marker = backend.held.can_mark
+    # A script that has something to do with this setting has it for itself.
+    has_name = not any("application_name" in s.text.lower() for s in statements)
+
+    def mark(number: int) -> str:
+        return (marker(number) if has_marker else "") + (
+            set_name(name_for(number, total, file)) if has_name else ""
+        )
+
+    return mark
+
+
 def coming_again(backend: PostgresBackend, script: Script, attempt: Callable[[], None]) -> None:
     """Call `attempt`; again, with growing pauses, while others hold what it needs.
 
@@ -153,8 +180,7 @@ def coming_again(backend: PostgresBackend, script: Script, attempt: Callable[[],
 
 def _pause(backend: PostgresBackend, script: Script, number: int) -> None:
     pause = min(0.25 * 2**number, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-    sight = backend.watcher.last if backend.watcher else None
-    blockers = "; ".join(map(str, sight.blockers)) if sight else ""
+    blockers = "; ".join(map(str, backend.watcher.seen.blockers))
     backend.announce(
         f"{script.path} did not get a lock in time"
         + (f", blocked by {blockers}" if blockers else "")
@@ -162,20 +188,6 @@ def _pause(backend: PostgresBackend, script: Script, number: int) -> None:
         f"({number} of {backend.lock_retries})"
     )
     time.sleep(pause)
-
-
-@contextmanager
-def watched(backend: PostgresBackend, script: Script) -> Iterator[None]:
-    """Report what a script waits for, from the second connection, where there is one."""
-    if backend.watcher is None:
-        yield
-        return
-    lock_timeout = script.directives.lock_timeout or backend.lock_timeout
-    label = f"{script.path} runs "
-    with backend.watcher.watching(
-        lambda sight: backend.announce(label + str(sight)), patience=lock_timeout / 2
-    ):
-        yield
 
 
 @contextmanager

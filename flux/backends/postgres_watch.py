@@ -1,153 +1,136 @@
-"""Watching a running statement from the second connection: what it waits for, who blocks it.
+"""Watching a running statement from a connection of its own: what it waits for, who blocks it.
 
-A thread looks at the server's statistics while the first connection is busy. It runs inside
-savepoints on the connection that holds the migration lock, so that no error of its own can free
-the lock, and it never raises: a migration does not fail because it could not be watched.
+The watcher does not use the connection that holds the migration lock. A query there would have a
+snapshot, and CREATE INDEX CONCURRENTLY waits for the end of every transaction that it sees with
+one: of the very batch that waits for the index. Here each look is a transaction of its own.
+
+Which statement of a message is reached, the server is asked, too: before each statement the
+message writes its number into `application_name`, which other sessions can read.
 """
 
 from __future__ import annotations
 
-import threading
-import time
+import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg2
 from psycopg2 import extensions
 
-#: Seconds that a statement runs before it is reported, and at most between two reports.
-REPORT_AFTER = 2.0
-REPORT_EVERY = 30.0
-_LOOK_EVERY = 0.5
+from flux.backends.watch import Sight, Watcher
+from flux.progress import Blocker, Progress
 
+_LOOK_WITHIN = 1000  # milliseconds that the server gets for an answer
+_NAME_BYTES = 63  # of an application_name
+_QUERY_PREFIX = 200  # characters; the server keeps 1,024 bytes of a query, if not told otherwise
+_NAME = re.compile(r"flux: (\d+) of \d+( done)?")
 
-class Blocker(NamedTuple):
-    """A session that a statement waits for, as far as this user may see it.
-
-    `seconds` is how long it has been in its state; `query` is its last one, cut to a line.
-    """
-
-    pid: int
-    application: str | None
-    host: str | None
-    state: str | None
-    seconds: float | None
-    query: str | None
-
-    def __str__(self) -> str:
-        who = ", ".join(filter(None, [self.application, self.host and f"on {self.host}"]))
-        text = f"pid {self.pid}" + (f" ({who})" if who else "")
-        if self.state:
-            text += f", {self.state}"
-        if self.seconds is not None:
-            text += f" for {self.seconds:.0f} s"
-        return text + (f": {self.query}" if self.query else "")
-
-
-class Sight(NamedTuple):
-    """What the server says of the statement that runs.
-
-    `phase` and `percent` are those of an index build.
-    """
-
-    seconds: float
-    waits_for: str | None
-    phase: str | None
-    percent: int | None
-    blockers: tuple[Blocker, ...]
-
-    def __str__(self) -> str:
-        parts = [f"for {self.seconds:.0f} s"]
-        if self.phase:
-            parts.append(self.phase + (f", {self.percent} %" if self.percent is not None else ""))
-        if self.blockers:
-            parts.append("blocked by " + "; ".join(map(str, self.blockers)))
-        elif self.waits_for and not self.phase:
-            parts.append(f"waits for {self.waits_for}")
-        return ", ".join(parts)
-
-
-_ACTIVITY = """\
-SELECT a.wait_event_type || ' ' || a.wait_event, p.phase,
-    CASE WHEN p.blocks_total > 0 THEN (100 * p.blocks_done / p.blocks_total)::int
-         WHEN p.tuples_total > 0 THEN (100 * p.tuples_done / p.tuples_total)::int
-         WHEN p.lockers_total > 0 THEN (100 * p.lockers_done / p.lockers_total)::int END
-FROM pg_catalog.pg_stat_activity a
-LEFT JOIN pg_catalog.pg_stat_progress_create_index p ON p.pid = a.pid
-WHERE a.pid = {pid}"""
-
-_BLOCKERS = """\
-SELECT b.pid, nullif(b.application_name, ''),
+_LOOK = """\
+SET LOCAL statement_timeout = %(timeout)s;
+SELECT a.application_name, CASE WHEN a.state = 'active' THEN left(a.query, 1000) END,
+    a.wait_event_type || ' ' || a.wait_event, p.phase,
+    CASE WHEN p.phase LIKE 'waiting%%' THEN 100 * p.lockers_done / nullif(p.lockers_total, 0)
+         WHEN p.blocks_total > 0 THEN 100 * p.blocks_done / p.blocks_total
+         ELSE 100 * p.tuples_done / nullif(p.tuples_total, 0) END,
+    b.pid, nullif(b.application_name, ''),
     coalesce(b.client_hostname, pg_catalog.host(b.client_addr)), b.state,
     extract(epoch FROM pg_catalog.clock_timestamp() - b.state_change)::float8,
-    left(pg_catalog.regexp_replace(b.query, '[[:space:]]+', ' ', 'g'), 100)
-FROM pg_catalog.pg_stat_activity b
-WHERE b.pid = ANY (pg_catalog.pg_blocking_pids({pid}))
+    left(b.query, 1000)
+FROM pg_catalog.pg_stat_activity a
+LEFT JOIN pg_catalog.pg_stat_progress_create_index p ON p.pid = a.pid
+LEFT JOIN LATERAL (SELECT DISTINCT unnest(pg_catalog.pg_blocking_pids(a.pid)) AS pid) blocker
+    ON true
+LEFT JOIN pg_catalog.pg_stat_activity b ON b.pid = blocker.pid
+WHERE a.pid = {session}
 ORDER BY b.pid"""
 
+_POOLED_SESSION = """\
+(SELECT s.pid FROM pg_catalog.pg_stat_activity s,
+    LATERAL (SELECT s.pid IN ({at_fence})) f (is_there)
+WHERE f.is_there OR s.state = 'active' AND starts_with(s.query, %(statement)s)
+ORDER BY f.is_there DESC, s.query_start DESC NULLS LAST LIMIT 1)"""
 
-class Watcher:
-    """Looks at a session by way of another `connection`, while something is watched.
 
-    `session` is SQL that gives the pid of the session to look at, which behind a pooler the
-    client does not know.
+def name_for(number: int, total: int, file: str) -> str:
+    """The application_name while a statement of a file runs; one past the last is the end."""
+    where = f"{number} of {total}" if number <= total else f"{total} of {total} done"
+    # The server would take other characters away, and warn of what is too long.
+    return f"flux: {where}, {re.sub(r'[^A-Za-z0-9_. -]', '?', file)}"[:_NAME_BYTES]
+
+
+def set_name(name: str) -> str:
+    """SQL that shows a name for the rest of the transaction.
+
+    A query, not a SET, whose every text pg_stat_statements would keep as a statement of its own.
+    """
+    return f"SELECT pg_catalog.set_config('application_name', '{name}', true);\n"
+
+
+class SessionWatcher(Watcher):
+    """Watches the session that runs a script, by way of a connection that `connect` opens.
+
+    `connect` gives a connection in autocommit, or None where it cannot; it does not raise.
+
+    `pid` is that session's, or None behind a pooler. There it is the last one that came to the
+    fence (an earlier one is a killed run's), or else the one that runs the statement; `at_fence`
+    is a query for the pids at the fence.
     """
 
-    def __init__(self, connection: Any, session: str) -> None:
-        self._connection = connection
-        self._session = session
-        self._report: Callable[[Sight], None] | None = None
-        self._started = 0.0
-        self._patience = REPORT_AFTER
-        self._stopped = threading.Event()
-        self.last: Sight | None = None
+    def __init__(
+        self,
+        report: Callable[[Progress], None],
+        connect: Callable[[], Any],
+        pid: int | None,
+        at_fence: str,
+    ) -> None:
+        super().__init__(report)
+        self._connect = connect
+        session = str(pid) if pid is not None else _POOLED_SESSION.format(at_fence=at_fence)
+        self._query = _LOOK.format(session=session)
+        #: The connection that is asked just now.
+        self._asked: Any = None
 
     @contextmanager
-    def watching(self, report: Callable[[Sight], None], patience: float) -> Iterator[None]:
-        """Watch what runs inside; look first after `patience` seconds, report after two.
-
-        `report` is called from a thread of the watcher's own.
-        """
-        self.last = None
-        self._report = report
-        self._started = time.monotonic()
-        self._patience = min(patience, REPORT_AFTER)
-        self._stopped.clear()
-        thread = threading.Thread(target=self._run, name="flux-watcher", daemon=True)
-        thread.start()
+    def looking(self) -> Iterator[Callable[[], Sight]]:
+        """Open a connection for the time of one script; without one, only the clock is known."""
+        connection = self._connect()
+        if connection is None:
+            yield Sight
+            return
         try:
-            yield
+            yield lambda: self._look(connection)
         finally:
-            self._stopped.set()
-            thread.join()
+            connection.close()
 
-    def _run(self) -> None:
-        pause, next_report = self._patience, REPORT_AFTER
-        while not self._stopped.wait(pause):
-            pause = _LOOK_EVERY
-            try:
-                sight = self._look()
-            except psycopg2.Error:
-                continue  # the migration itself will tell, if it matters
-            if sight is None or self._stopped.is_set():
-                continue
-            self.last = sight
-            if self._report is not None and sight.seconds >= next_report:
-                self._report(sight)
-                next_report = sight.seconds + min(sight.seconds, REPORT_EVERY)
+    def hang_up(self) -> None:
+        """Cut the connection, for instance where the network has forgotten it."""
+        if (connection := self._asked) is not None:
+            with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
 
-    def _look(self) -> Sight | None:
-        with self._connection.cursor(cursor_factory=extensions.cursor) as cursor:
-            cursor.execute("SAVEPOINT flux_watcher")
-            try:
-                cursor.execute(_ACTIVITY.format(pid=self._session))
-                found = cursor.fetchone()
-                cursor.execute(_BLOCKERS.format(pid=self._session))
-                blockers = tuple(Blocker(*row) for row in cursor.fetchall())
-            finally:
-                cursor.execute("ROLLBACK TO flux_watcher; RELEASE flux_watcher")
-        if found is None:
-            return None
-        waits_for, phase, percent = found
-        return Sight(time.monotonic() - self._started, waits_for, phase, percent, blockers)
+    def _look(self, connection: Any) -> Sight:
+        self._asked = connection
+        statement = self.statement
+        prefix = statement.text[:_QUERY_PREFIX] if statement else None
+        try:
+            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+                cursor.execute(self._query, {"timeout": _LOOK_WITHIN, "statement": prefix})
+                rows = cursor.fetchall()
+        except (psycopg2.Error, UnicodeError):
+            return Sight()  # the migration itself will tell, if it matters
+        finally:
+            self._asked = None
+        return _sight(rows)
+
+
+def _sight(rows: list[Any]) -> Sight:
+    """What the rows say: of the session once in each, of a blocker where there is one."""
+    if not rows:
+        return Sight()
+    name, query, waits_for, phase, percent = rows[0][:5]
+    found = _NAME.match(name or "")
+    number = int(found[1]) + bool(found[2]) if found else None
+    blockers = tuple(Blocker(*row[5:]) for row in rows if row[5] is not None)
+    return Sight(number, query, waits_for, phase, percent, blockers)

@@ -1,0 +1,149 @@
+"""Watching a script that runs, and telling of it when it takes long.
+
+A thread wakes up twice a second and reports where the script is: what the runner's own thread has
+said of it, and what the database says, where a backend can ask. It never raises into what it
+watches: a migration does not fail because it could not be watched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from flux.migration import Script
+from flux.progress import REPORT_AFTER, Blocker, Progress, first_words
+from flux.statements import Statement
+
+if TYPE_CHECKING:
+    import threading
+
+#: Seconds between two looks, and that a look gets to end when what it looks at is over.
+_LOOK_EVERY = 0.5
+_END_WITHIN = 2.0
+
+
+class Sight(NamedTuple):
+    """What a database says of what runs; the fields are those of `Progress`.
+
+    `number` is None where the database does not know; `query` is what the session runs.
+    """
+
+    number: int | None = None
+    query: str | None = None
+    waits_for: str | None = None
+    phase: str | None = None
+    percent: int | None = None
+    blockers: tuple[Blocker, ...] = ()
+
+
+class Watcher:
+    """Reports what a script does while it takes long. This one knows the clock alone.
+
+    `report` is called from a thread of the watcher's own; what it raises ends that thread, and
+    so the reports on this script, and goes to `threading.excepthook`.
+    """
+
+    def __init__(self, report: Callable[[Progress], None]) -> None:
+        self._report = report
+        self._script: Script
+        self._statements: Sequence[Statement] = ()
+        self._started = 0.0
+        #: The statement that is reached, and when; one value, because two threads share it.
+        self._reached: tuple[int | None, float] = (None, 0.0)
+        #: What was seen last of the script that runs, or ran last.
+        self.seen = Sight()
+
+    @contextmanager
+    def watching(self, script: Script, *, patience: float = REPORT_AFTER) -> Iterator[None]:
+        """Watch the script that runs inside; look first after `patience` seconds, report after 2.
+
+        Ends within seconds of what it watches, also when the database does not answer.
+        """
+        import threading
+
+        self._script, self._statements, self.seen = script, (), Sight()
+        self._started = time.monotonic()
+        self._reached = (None, self._started)
+        over = threading.Event()
+        first = min(patience, REPORT_AFTER)
+        thread = threading.Thread(
+            target=self._run, args=(over, first), name="flux-watcher", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(_END_WITHIN)
+            if thread.is_alive():
+                self.hang_up()
+                thread.join(_END_WITHIN)
+
+    def expect(self, statements: Sequence[Statement]) -> None:
+        """Note which statements the script will run, in order."""
+        self._statements = statements
+
+    def reach(self, number: int) -> None:
+        """Note that a statement (1-based) starts now; one more than there are is the end."""
+        self._reached = (number, time.monotonic())
+
+    # For a backend that can ask its database -------------------------------------------------
+
+    @property
+    def statement(self) -> Statement | None:
+        """The statement that runs, where that is known."""
+        number = self._reached[0]
+        return self._statements[number - 1] if number and number <= len(self._statements) else None
+
+    @contextmanager
+    def looking(self) -> Iterator[Callable[[], Sight]]:
+        """A function that asks the database, and does not raise; for the time of one script.
+
+        Entered, called and left in the watcher's thread.
+        """
+        yield Sight
+
+    def hang_up(self) -> None:
+        """End a look that hangs. Called from another thread."""
+
+    def _run(self, over: threading.Event, pause: float) -> None:
+        if over.wait(pause):
+            return
+        looked = self._started
+        with self.looking() as look:
+            while not over.is_set():
+                before, looked = looked, time.monotonic()
+                sight = look()
+                if over.is_set():
+                    return
+                self.seen = sight
+                if sight.number not in (None, self._reached[0]):
+                    # It was reached at some time since the last look.
+                    self._reached = (sight.number, before)
+                progress = self._progress(sight)
+                if progress.elapsed >= REPORT_AFTER:
+                    self._report(progress)
+                over.wait(_LOOK_EVERY)
+
+    def _progress(self, sight: Sight) -> Progress:
+        number, since = self._reached
+        statement, total = self.statement, len(self._statements)
+        now = time.monotonic()
+        is_over = number is not None and statement is None
+        # What a function runs, only the database knows; around a text, it is flux's own.
+        query = sight.query if self._script.function else None
+        text = statement.text if statement else query
+        return Progress(
+            self._script.location(statement.start if statement else None),
+            now - since,
+            now - self._started,
+            first_words(text) if text else None,
+            number if statement else None,
+            total or None,
+            sight.waits_for,
+            "at its end" if is_over else sight.phase,
+            sight.percent,
+            sight.blockers,
+        )
