@@ -98,7 +98,7 @@ def reading(pg: PostgresProject, limit: str) -> Iterator[list[psycopg2.Error]]:
 
 READER_IS_BLOCKED_BY_FLUX = """
 SELECT 1 FROM pg_stat_activity reader JOIN pg_stat_activity f
-ON f.application_name = 'flux' AND f.pid = ANY (pg_blocking_pids(reader.pid))
+ON f.application_name LIKE 'flux%' AND f.pid = ANY (pg_blocking_pids(reader.pid))
 WHERE reader.application_name = 'reader'
 """
 
