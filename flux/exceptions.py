@@ -225,8 +225,9 @@ class HalfDoneError(FluxMigrationException):
 class MigrationApplyError(FluxMigrationException):
     """A migration, an undo or a repeatable failed.
 
-    `id` names it; `done` lists what the batch had finished before, in order; `state` says
-    in words what is in the database now. The driver's own exception is the `__cause__`.
+    `id` names it; `done` lists what the batch had finished, in order; `state` says in words what
+    is in the database now. The driver's own exception is the `__cause__`. Where the connection
+    broke only after the COMMIT had arrived, `done` ends with `id` itself.
     """
 
     def __init__(
@@ -246,8 +247,8 @@ class MigrationApplyError(FluxMigrationException):
 
     def __str__(self) -> str:
         parts = [super().__str__()]
-        if self.done:
-            parts.append("done before it: " + ", ".join(self.done))
+        if before := [name for name in self.done if name != self.id]:
+            parts.append("done before it: " + ", ".join(before))
         if self.state:
             parts.append(f"state: {self.state}")
         return "\n".join(parts)

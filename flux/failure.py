@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import (
     ChangedError,
@@ -17,11 +19,19 @@ from flux.exceptions import (
     MigrationInDoubtError,
 )
 from flux.journal import UnderWay, difference
-from flux.migration import Script
+from flux.migration import Repeatable, Script
 from flux.plan import Step
 from flux.python_file import python_location
 
+if TYPE_CHECKING:
+    from flux.outcome import Aftermath
+
 _VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
+_BROKE_AFTER = {
+    "apply": ("{} was applied", "{} is applied, and the history says so"),
+    "undo": ("{} was rolled back", "{} is rolled back, and the history says so"),
+    "run": ("{} ran", "{} ran, and is remembered to have run"),
+}
 _NOT_RECORDED = {
     "apply": "{} is not in the history",
     "undo": "{} is still in the history",
@@ -34,21 +44,31 @@ def apply_error(
     step: Step,
     script: Script,
     error: Exception,
+    *,
+    after: Aftermath,
     done: tuple[str, ...],
-    half: UnderWay | None = None,
 ) -> MigrationApplyError:
-    """The error for a step that failed; `done` names what the batch had finished before it.
+    """The error for a step that failed; `done` names what the batch has finished.
 
-    `half` is what the journal says of a script without a transaction, after it failed.
+    That includes the step itself where it took effect, and only then the connection broke.
     """
-    kind = MigrationApplyError
-    message, hint = _message(backend, step, script, error, half)
-    if isinstance(error, InDoubtError) and not isinstance(error, ChangedError):
-        kind = MigrationInDoubtError
+    message, hint = _message(backend, step, script, error, after.half)
+    if after.outcome == "took effect":
+        happened, state = (text.format(step.name) for text in _BROKE_AFTER[step.action])
+        return MigrationApplyError(
+            f"{happened}, and then the connection broke: {message}",
+            id=step.name,
+            state=state,
+            done=done,
+            location=script.location(),
+            hint="run it again for what comes after it",
+        )
+    is_in_doubt = isinstance(error, InDoubtError) and not isinstance(error, ChangedError)
+    kind = MigrationInDoubtError if is_in_doubt else MigrationApplyError
     return kind(
         f"{_VERBS[step.action]} {step.name} failed: {message}",
         id=step.name,
-        state=_state(backend, step, script, error, half),
+        state=_state(backend, step, script, error, after),
         done=done,
         location=_location(script, error),
         hint=hint,
@@ -131,19 +151,15 @@ def _location(script: Script, error: Exception) -> Location:
 
 
 def _state(
-    backend: MigrationBackend,
-    step: Step,
-    script: Script,
-    error: Exception,
-    half: UnderWay | None,
+    backend: MigrationBackend, step: Step, script: Script, error: Exception, after: Aftermath
 ) -> str:
+    if after.outcome == "unknown":
+        how = "`flux status` tells"
+        if isinstance(step.subject, Repeatable):
+            how = "it runs again in the next batch"
+        return f"the connection broke, and whether {step.name} took effect is not known; {how}"
     if script.directives.no_transaction:
-        return _state_without_transaction(backend, step, script, error, half)
-    if backend.outcome_is_unknown():
-        return (
-            f"the connection broke, and whether {step.name} took effect is not known; "
-            "`flux status` tells"
-        )
+        return _state_without_transaction(step, script, error, after.half)
     if isinstance(error, TransactionEndedError):
         return "what it committed is in the database, and the history does not say so"
     if step.action == "run":
@@ -155,18 +171,12 @@ def _state(
 
 
 def _state_without_transaction(
-    backend: MigrationBackend,
     step: Step,
     script: Script,
     error: Exception,
     half: UnderWay | None,
 ) -> str:
     recorded = _NOT_RECORDED[step.action].format(step.name)
-    if backend.outcome_is_unknown():
-        return (
-            f"the connection broke in the middle of {step.name}, which runs without a transaction; "
-            "`flux status` tells how far it got, and the next run goes on from there"
-        )
     failed = error.number if isinstance(error, StatementError) else None
     count = half.goes_on_at - 1 if half else 0
     if step.action == "run" and failed is not None:

@@ -65,7 +65,8 @@ class Script(NamedTuple):
 
     `path` is the file as it is shown to users; `within` names the Python function that gave
     the text. `raw` is the text as it was read; `text` has its line endings normalised and its
-    byte order mark dropped. Exactly one of `text` and `function` is not None.
+    byte order mark dropped. Exactly one of `text` and `function` is not None; `source` is the
+    text of the file that defines the function.
     """
 
     path: str
@@ -75,6 +76,7 @@ class Script(NamedTuple):
     function: Callable[[Any], object] | None = None
     directives: Directives = Directives()
     within: str | None = None
+    source: str | None = None
 
     @classmethod
     def from_text(

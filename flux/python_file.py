@@ -116,6 +116,7 @@ class PythonFile(NamedTuple):
             hash=hash,
             function=self._guarded(function, direction),
             directives=directives,
+            source=self.source,
         )
 
     def _guarded(

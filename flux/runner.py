@@ -32,7 +32,7 @@ from flux.exceptions import (
     UnknownMigrationError,
 )
 from flux.failure import apply_error, cause_of
-from flux.journal import UnderWay, UnitState, find_changes
+from flux.journal import Entry, UnderWay, entry_of, find_changes
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import (
     DatabaseState,
@@ -272,31 +272,44 @@ class FluxRunner:
         says that it did, `retry` that it is to run again. Raises `UnknownMigrationError` where no
         migration is half done or no statement in doubt, and what `apply_migrations` raises.
         """
-        half = self._require_half(answer)
+        half = self._require_half()
         if answer is not None:
             with self.backend.migration_lock():
                 self.refresh()
                 self._settle_predecessor()
-                half = self._require_half(answer)
-                if half.open is not None:
-                    state: UnitState = "finished" if answer == "skip" else "failed"
-                    settled = half.open._replace(state=state)
-                    self.call(partial(self.backend.settle_doubt, settled))
+                self.call(partial(self.backend.settle_doubt, self._answered(answer)))
             self.refresh()
-        if half.direction == "apply":
-            return self.apply_migrations(to=half.id)
-        return self.rollback_migration(half.id)
+        return self._carry_out(lambda: self._plan_rest(half), None, [])
 
-    def _require_half(self, answer: Answer | None) -> UnderWay:
+    def _require_half(self) -> UnderWay:
         half = self.state.under_way
         if half is None:
             raise UnknownMigrationError("no migration is half applied or half rolled back")
-        if answer and not (half.open and self.backend.is_in_doubt(half.open)):
+        return half
+
+    def _plan_rest(self, half: UnderWay) -> Plan:
+        """What is left to do of a migration that is half done."""
+        if half.direction == "apply":
+            return self.plan_apply(to=half.id)
+        return self.plan_rollback(through=half.id)
+
+    def _answered(self, answer: Answer) -> Entry:
+        """The row of the statement in doubt, answered; what is skipped is what the file has now."""
+        half = self._require_half()
+        if half.open is None or not self.backend.is_in_doubt(half.open):
             raise UnknownMigrationError(
                 f"no statement of {half.id} is in doubt",
                 hint=f"`flux resume` goes on with it, without --{answer}",
             )
-        return half
+        plan = self._plan_rest(half)
+        self.check(plan)
+        if answer == "retry":
+            return half.open._replace(state="failed")
+        [step] = [step for step in plan.steps if step.half is not None]
+        units = self.backend.units(_script_of(step))
+        if half.open.unit > len(units):
+            return half.open._replace(state="finished")
+        return entry_of(half.direction, half.id, units[half.open.unit - 1], "finished")
 
     def _carry_out(
         self, make_plan: Callable[[], Plan], confirm: Confirm | None, done: list[StepResult]
@@ -372,8 +385,8 @@ class FluxRunner:
         remembers: bool,
     ) -> None:
         """Leave the memory of the batch as the truth has it; run post-apply if so configured."""
-        if not remembers:
-            return
+        if not remembers or self.backend.outcome_is_unknown():
+            return  # on a broken connection nothing can be done; the next `apply` finishes it
         if (
             self.config.post_apply_on_failure
             and isinstance(error, MigrationApplyError)
@@ -407,20 +420,21 @@ class FluxRunner:
         except HistoryChangedError:
             raise
         except Exception as error:
+            from flux.outcome import look_after
+
+            after = look_after(self.backend, step, script, error, self.call)
+            if after.outcome == "took effect":
+                self._note_done(step, started, done)
             names = tuple(result.name for result in done)
-            half = self._half_done(step) if script.directives.no_transaction else None
-            raise apply_error(self.backend, step, script, error, names, half) from cause_of(error)
+            raise apply_error(
+                self.backend, step, script, error, after=after, done=names
+            ) from cause_of(error)
+        self._note_done(step, started, done)
+
+    def _note_done(self, step: Step, started: float, done: list[StepResult]) -> None:
         seconds = time.perf_counter() - started
         done.append(StepResult(step.action, step.name, seconds))
         self._emit(Event("done", step, seconds))
-
-    def _half_done(self, step: Step) -> UnderWay | None:
-        """How far a step got that failed, as its journal says; None where it says nothing."""
-        try:
-            half = self.backend.read_state().under_way
-        except Exception:  # what is told is why the step failed
-            return None
-        return half if half is not None and half.id == step.name else None
 
     # Checking --------------------------------------------------------------------------------
 

@@ -687,15 +687,15 @@ def test_a_driver_that_is_not_installed(pg: PostgresProject, tmp_path: Path) -> 
 
 
 def test_a_connection_that_dies_is_no_traceback(pg: PostgresProject) -> None:
-    """The server ends the session in mid-migration: the state is told as not known."""
+    """The server ends the session in mid-migration: the state is what another connection finds."""
     pg.add({"001.sql": "CREATE TABLE t ();\nSELECT pg_terminate_backend(pg_backend_pid());"})
     error = pg.fail("apply")
     assert re.fullmatch(
+        "flux: the connection broke: looking whether 001 took effect\n"
         "error: migrations/001.sql:2: applying 001 failed: (terminating connection|server closed "
         "the connection).*\n"
         r"    2 \| SELECT pg_terminate_backend\(pg_backend_pid\(\)\);\n"
-        "state: the connection broke, and whether 001 took effect is not known; "
-        "`flux status` tells\n",
+        "state: rolled back; the database is as it was before 001\n",
         error,
     )
     assert (pg.tables(), pg.applied()) == ([], [])

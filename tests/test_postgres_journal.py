@@ -599,20 +599,31 @@ def test_the_next_run_waits_for_what_a_killed_one_left(pg_pooled: PostgresProjec
 
 
 @pytest.mark.parametrize(
-    ("head", "what"),
+    ("head", "what", "place", "line"),
     [
-        pytest.param("-- flux: no-transaction lock-timeout=1s\n", "a timeout", id="timeout"),
-        pytest.param(f"{NO_TRANSACTION}SET work_mem = '9MB';\n", "a setting", id="setting"),
+        pytest.param(
+            "-- flux: no-transaction lock-timeout=1s\n", "a timeout", "", "", id="timeout"
+        ),
+        pytest.param(
+            f"{NO_TRANSACTION}SET work_mem = '9MB';\n",
+            "a setting",
+            ":2:1",
+            "    2 | SET work_mem = '9MB';\n      | ^\n",
+            id="setting",
+        ),
     ],
 )
-def test_what_would_leak_is_refused(pg_pooled: PostgresProject, head: str, what: str) -> None:
+def test_what_would_leak_is_refused(
+    pg_pooled: PostgresProject, head: str, what: str, place: str, line: str
+) -> None:
     """But only where it would: with what runs in a transaction it is that one's own."""
     pg = _with_tables(pg_pooled)
     pg.add({"001.sql": f"{head}{COUNT}CREATE INDEX CONCURRENTLY t_b ON t (b);\n"})
     assert pg.error() == (
-        f"migrations/001.sql: applying 001 failed: a statement that runs in no transaction has "
-        f"{what}, which behind a pooler would reach other clients\n"
-        "hint: give flux a direct connection, or take it out of the file\n"
+        f"migrations/001.sql{place}: applying 001 failed: a statement that runs in no transaction "
+        f"has {what}, which behind a pooler would reach other clients\n"
+        f"{line}"
+        "hint: give flux the address of the server itself, or take it out of the file\n"
         "state: nothing of 001 ran"
     )
     pg.add({"001.sql": f"{head}{COUNT}CREATE INDEX t_b ON t (b);\n"})

@@ -515,7 +515,6 @@ def test_a_python_migration_that_closes_the_connection_fails(
         flux.apply(connection if handed_in else pg.postgres.url, config="flux.toml")
     assert str(caught.value) == (
         "migrations/001.py: applying 001 failed: InterfaceError: connection already closed\n"
-        "state: the connection broke, and whether 001 took effect is not known; "
-        "`flux status` tells"
+        "state: rolled back; the database is as it was before 001"
     )
     assert (pg.tables(), pg.applied()) == ([], [])

@@ -118,8 +118,11 @@ SELECT (SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_set
 """
 
 
-def pool_state(pg: PostgresProject, url: str) -> set[tuple[Any, ...]]:
-    """What other clients find in the sessions of the pool: each of them, as many as there are."""
+def pool_state(pg: PostgresProject, url: str, state: str = STATE) -> set[tuple[Any, ...]]:
+    """What other clients find in the sessions of the pool: each of them, as many as there are.
+
+    `state` is a query of one row.
+    """
     [(count,)] = pg.query(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
         "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -128,10 +131,11 @@ def pool_state(pg: PostgresProject, url: str) -> set[tuple[Any, ...]]:
     with ExitStack() as stack:
         for _ in range(count):
             connection = stack.enter_context(closing(psycopg2.connect(url)))
+            stack.callback(connection.commit)  # else the pooler closes the session with it
             cursor = connection.cursor()  # in a transaction, which pins a session
             cursor.execute("SELECT pg_backend_pid()")
             [(pid,)] = cursor.fetchall()
-            cursor.execute(STATE)
+            cursor.execute(state)
             [states[pid]] = cursor.fetchall()
     assert len(states) == count > 0
     return set(states.values())

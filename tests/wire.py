@@ -1,4 +1,4 @@
-"""A TCP proxy that counts round trips between clients and a server."""
+"""TCP proxies between clients and a server: one counts round trips, one breaks a connection."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass
@@ -48,19 +49,30 @@ def counting_proxy(host: str, port: int) -> Iterator[Wire]:
     """A proxy on a free port of 127.0.0.1 before the server at `host` and `port`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         wire = Wire(listener.getsockname()[1])
-        threading.Thread(target=_accept, args=(listener, (host, port), wire), daemon=True).start()
+
+        def count(client: socket.socket, server: tuple[str, int]) -> None:
+            _connect(client, server, wire)
+
+        accept = threading.Thread(
+            target=_accept_each, args=(listener, (host, port), count), daemon=True
+        )
+        accept.start()
         yield wire
         with suppress(OSError):  # not every system wakes the thread that accepts
             listener.shutdown(socket.SHUT_RDWR)
 
 
-def _accept(listener: socket.socket, server: tuple[str, int], wire: Wire) -> None:
+def _accept_each(
+    listener: socket.socket,
+    server: tuple[str, int],
+    serve: Callable[[socket.socket, tuple[str, int]], None],
+) -> None:
     while True:
         try:
             client, _ = listener.accept()
         except OSError:
             return  # the proxy is closed
-        threading.Thread(target=_connect, args=(client, server, wire), daemon=True).start()
+        threading.Thread(target=serve, args=(client, server), daemon=True).start()
 
 
 def _connect(client: socket.socket, address: tuple[str, int], wire: Wire) -> None:
@@ -82,3 +94,107 @@ def _pump(source: socket.socket, sink: socket.socket, note: Callable[[], None]) 
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # one of the two has hung up
+
+
+# Breaking -----------------------------------------------------------------------------------
+
+#: Where a connection breaks: the server never gets the message; it gets it, and its answer is
+#: lost; or it gets it only when `Breaker.deliver` is called, long after the client has gone.
+Where = Literal["before the server", "after the server", "delivered late"]
+
+
+@dataclass
+class Breaker:
+    """A proxy that breaks the first connection on which `start` is sent, and then `end`."""
+
+    port: int
+    where: Where
+    start: bytes
+    end: bytes
+    refuses: bool = False
+    """Whether, once a connection is broken, it takes no other."""
+    broken: threading.Event = field(default_factory=threading.Event)
+    delivered: threading.Event = field(default_factory=threading.Event)
+    answer: list[bytes] = field(default_factory=list)
+    """What the server said to a message that was delivered late, until it hung up."""
+    _late: threading.Event = field(default_factory=threading.Event)
+
+    def deliver(self) -> bytes:
+        """Let the message that was held back reach the server; the answer, once it is all there."""
+        self._late.set()
+        assert self.delivered.wait(30), "the server never answered"
+        return b"".join(self.answer)
+
+    def serve(self, client: socket.socket, address: tuple[str, int]) -> None:
+        """Pass on what a client and the server say, until the message comes that breaks it."""
+        if self.refuses and self.broken.is_set():
+            client.close()
+            return
+        with client, socket.create_connection(address) as server:
+            muted = threading.Event()
+            back = threading.Thread(target=self._answer, args=(server, client, muted))
+            back.start()
+            sent = b""
+            try:
+                while data := client.recv(65536):
+                    sent += data
+                    if not self.broken.is_set() and self._is_reached(sent):
+                        self._break(client, server, data, muted)
+                        break
+                    server.sendall(data)
+                server.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # one of the two has hung up
+            back.join()
+
+    def _is_reached(self, sent: bytes) -> bool:
+        _, found, rest = sent.partition(self.start)
+        return bool(found) and self.end in rest
+
+    def _break(
+        self, client: socket.socket, server: socket.socket, data: bytes, muted: threading.Event
+    ) -> None:
+        muted.set()
+        self.broken.set()
+        if self.where == "after the server":
+            server.sendall(data)
+            assert self.delivered.wait(30)
+        client.shutdown(socket.SHUT_RDWR)
+        if self.where == "delivered late":
+            assert self._late.wait(60)
+            server.sendall(data)
+
+    def _answer(self, server: socket.socket, client: socket.socket, muted: threading.Event) -> None:
+        try:
+            while data := server.recv(65536):
+                if not muted.is_set():
+                    client.sendall(data)
+                    continue
+                self.answer.append(data)
+                if b"".join(self.answer)[-6:-1] == _READY:
+                    self.delivered.set()
+        except OSError:
+            pass  # one of the two has hung up
+        if muted.is_set():
+            self.delivered.set()
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+
+#: The server's last word on a message, but for one letter: ReadyForQuery and its length.
+_READY = b"Z\0\0\0\5"
+
+
+@contextmanager
+def breaking_proxy(
+    host: str, port: int, where: Where, *, start: bytes, end: bytes, refuses: bool = False
+) -> Iterator[Breaker]:
+    """A proxy on a free port of 127.0.0.1 before the server at `host` and `port`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        breaker = Breaker(listener.getsockname()[1], where, start, end, refuses)
+        threading.Thread(
+            target=_accept_each, args=(listener, (host, port), breaker.serve), daemon=True
+        ).start()
+        yield breaker
+        with suppress(OSError):  # not every system wakes the thread that accepts
+            listener.shutdown(socket.SHUT_RDWR)

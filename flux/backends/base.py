@@ -348,6 +348,14 @@ class MigrationBackend(ABC):
         """Whether the connection broke, so that a commit may or may not have arrived."""
         return False
 
+    def look_again(self) -> DatabaseState | None:
+        """The state, read anew after the connection broke; called in place of all that was left.
+
+        Waits until nothing of the broken connection runs any more, and frees the migration lock
+        first. None where it cannot be told, within a minute. Read-only.
+        """
+        return None
+
     def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
         """Create the tables a batch needs, and note that a batch is under way. Writes."""
         with self.reporting("cannot prepare the history"), self.transaction():

@@ -16,7 +16,7 @@ from psycopg2 import errors, extensions
 
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend, unavailable
-from flux.backends.postgres_check import find_problems
+from flux.backends.postgres_check import find_problems, find_wiping
 from flux.backends.postgres_errors import report
 from flux.backends.postgres_in_doubt import find_look, is_repeatable
 from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
@@ -30,6 +30,7 @@ from flux.backends.postgres_lock import (
     running,
 )
 from flux.backends.postgres_message import single
+from flux.backends.postgres_outcome import read_state_behind_fence
 from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send
 from flux.backends.postgres_session import Session
 from flux.backends.postgres_watch import Watcher
@@ -98,6 +99,10 @@ class PostgresBackend(MigrationBackend):
         self.statement_timeout = statement_timeout
         self._dsn = dsn
         self._handed_in = connection
+        #: How to connect once more beside a connection that was handed in.
+        self._parameters: dict[str, Any] = {}
+        #: The connection that holds the lock of a batch.
+        self._holder: Any = None
         self.lock = LockSQL(lock_id)
         self.session: Session
         self._session_name: str | None = None
@@ -146,6 +151,9 @@ class PostgresBackend(MigrationBackend):
             before = connection.autocommit
             connection.autocommit = True
             self.session = Session.borrowed(connection)
+            # Now, because a connection that was closed tells nothing of itself.
+            info = connection.info
+            self._parameters = {**info.dsn_parameters, "password": info.password}
             try:
                 yield self._with_names(connection)
             finally:
@@ -170,14 +178,12 @@ class PostgresBackend(MigrationBackend):
         self.state_table = quoted(stem + "_state")
         return connection
 
-    def _connect(self) -> Any:
+    def _connect(self, **options: Any) -> Any:
         if self._dsn is None:
-            info = self._handed_in.info
-            return psycopg2.connect(**{**info.dsn_parameters, "password": info.password})
+            return psycopg2.connect(**{**self._parameters, **options})
+        options = {"fallback_application_name": "flux", "client_encoding": "utf8", **options}
         try:
-            return psycopg2.connect(
-                self._dsn, fallback_application_name="flux", client_encoding="utf8"
-            )
+            return psycopg2.connect(self._dsn, **options)
         except psycopg2.Error as error:
             if isinstance(error, psycopg2.ProgrammingError) and "://" not in self._dsn:
                 # It does not parse, and what the driver quotes may be a piece of the password.
@@ -209,17 +215,16 @@ class PostgresBackend(MigrationBackend):
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the lock on a second connection; without one, each migration takes it itself."""
-        holding: list[Any] = []
 
         def try_to_acquire() -> bool:
             if self._describe_holder() is not None:
                 return False
-            connection = self._open_second()
+            connection = self.open_second()
             if connection is None:
                 [(can_mark,)] = self.fetch(f"SELECT {CAN_MARK}")
                 self.held = Held(can_mark=can_mark)
                 return True
-            holding.append(connection)
+            self._holder = connection
             with connection.cursor(cursor_factory=extensions.cursor) as cursor:
                 # Nothing else runs on this connection: an error here would free the lock.
                 cursor.execute(
@@ -232,33 +237,39 @@ class PostgresBackend(MigrationBackend):
             # Behind a pooler the server's process may be another one each time.
             self.held = Held(*held)._replace(is_direct=held[0] == connection.info.backend_pid)
             if not is_ours:
-                holding.pop().close()
+                connection.close()
+                self._holder = None
             return bool(is_ours)
 
         try:
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
-            if holding:
-                pid = self.dbapi.info.backend_pid if self.held.is_direct else None
-                self.watcher = Watcher(holding[0], self.lock.session(pid))
+            if self._holder is not None:
+                if self.held.is_direct:
+                    self.held = self.held._replace(runs_in=self.dbapi.info.backend_pid)
+                self.watcher = Watcher(self._holder, self.lock.session(self.held.runs_in))
             yield
         finally:
-            self.held, self.watcher = Held(), None
-            for connection in holding:
-                # The server notices later that a connection was closed; the next one, which may
-                # be ours, must not wait for that.
-                with suppress(psycopg2.Error), connection.cursor() as cursor:
-                    cursor.execute("ROLLBACK")
-                connection.close()
+            self._free_lock()
+
+    def _free_lock(self) -> None:
+        self.held, self.watcher = Held(), None
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            # The server notices later that a connection was closed; the next one, which may be
+            # ours, must not wait for that.
+            with suppress(psycopg2.Error), holder.cursor() as cursor:
+                cursor.execute("ROLLBACK")
+            holder.close()
 
     def _describe_holder(self) -> str | None:
         rows = self.fetch(self.lock.holder)
         return str(Holder(*rows[0])) if rows else None
 
-    def _open_second(self) -> Any:
-        """A second connection for the lock; None where the server or a pool allows no other."""
+    def open_second(self, **options: Any) -> Any:
+        """Another connection; None where the server or a pool allows none."""
         try:
-            connection = self._connect()
+            connection = self._connect(**options)
         except (psycopg2.Error, DatabaseUnavailableError):
             return None
         connection.autocommit = True
@@ -280,6 +291,9 @@ class PostgresBackend(MigrationBackend):
     def roll_back(self) -> None:
         if self.dbapi.closed:
             return
+        if self.session.settings is None and self.dbapi.info.transaction_status != IDLE:
+            # In one message: behind a pooler, the next one may go to another session.
+            self.run_sql("ROLLBACK;\n" + self.session.restore)
         self.dbapi.rollback()  # what the driver has begun; in autocommit, nothing
         if self.dbapi.info.transaction_status != IDLE:
             self.run_sql("ROLLBACK")
@@ -292,6 +306,12 @@ class PostgresBackend(MigrationBackend):
     def outcome_is_unknown(self) -> bool:
         """Whether the connection broke, so that a COMMIT may or may not have arrived."""
         return bool(self.dbapi.closed)
+
+    def look_again(self) -> DatabaseState | None:
+        """Free the lock; then the state, read on a new connection behind the fence."""
+        ran_in = self.held.runs_in
+        self._free_lock()
+        return read_state_behind_fence(self, ran_in)
 
     # The history -----------------------------------------------------------------------------
 
@@ -490,8 +510,9 @@ class PostgresBackend(MigrationBackend):
         return is_repeatable(sql)
 
     def is_in_doubt(self, entry: Entry) -> bool:
-        """Whether the catalog cannot tell if the unit of that row took effect. Pure."""
-        return super().is_in_doubt(entry) and find_look(entry.sql) is None
+        """Whether the catalog may not tell if the unit of that row took effect. Pure."""
+        look = find_look(entry.sql)
+        return super().is_in_doubt(entry) and not (look and look.is_certain)
 
     def session_name(self) -> str | None:
         """The server's process and its start, as the journal has them; None behind a pooler."""
@@ -534,7 +555,8 @@ class PostgresBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse what psql alone understands, and what cannot run in flux's transaction."""
-        return find_problems(script, pieces)
+        problems = find_problems(script, pieces)
+        return problems if self._handed_in is None else problems + find_wiping(script, pieces)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""

@@ -27,7 +27,6 @@ _READING = {
         "remove it: flux sends every file as UTF-8",
     ),
 }
-_CREATE_TEMPORARY = {"TEMP", "TEMPORARY"}
 _SET = re.compile(r"SET\s+(?:(?:SESSION|LOCAL)\s+)?(\w+)\s*(?:=|TO\b)\s*'?([\w-]+)", re.IGNORECASE)
 
 
@@ -65,7 +64,8 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
             problems.append(problem("reading", statement, message, hint))
     if script.directives.no_transaction:
         for statement in _temporary_outside(statements):
-            message = "a temporary table would be gone behind the statement that makes it"
+            first = next(words(statement.text, "postgres"))
+            message = f"what this {first} makes for the session would be gone behind it"
             hint = "put BEGIN; and COMMIT; around it and what uses it"
             problems.append(problem("temporary", statement, message, hint))
         return problems + transaction_problems(script, statements, "postgres")
@@ -80,14 +80,40 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
 
 
 def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:
-    """The statements outside of any BEGIN; … COMMIT; that make something temporary."""
+    """The statements outside of any BEGIN; … COMMIT; that make what lasts for a session."""
     units = units_of_text(statements, "postgres", lambda statement: "together")
     alone = [unit.first for unit in units if unit.first is not None and not unit.is_block]
     return [
         statement
         for statement in alone
-        if _CREATE_TEMPORARY & set(islice(words(statement.text, "postgres"), 4))
-        and next(words(statement.text, "postgres")) == "CREATE"
+        if _makes_for_session(list(islice(words(statement.text, "postgres"), 4)))
+    ]
+
+
+def _makes_for_session(found: Sequence[str]) -> bool:
+    if found[:1] == ["CREATE"]:
+        return bool({"TEMP", "TEMPORARY"}.intersection(found))
+    return found[:1] in (["PREPARE"], ["DECLARE"])
+
+
+def find_wiping(script: Script, pieces: Sequence[Statement | MetaCommand]) -> list[Problem]:
+    """What would take an application's own settings from a connection that it handed in. Pure.
+
+    Those with a dot in their name are in no list of the server's, and could not be restored.
+    """
+    return [
+        Problem(
+            "wiping",
+            (),
+            f"{' '.join(found)} would take the settings of the application from the connection "
+            "that it has handed in",
+            "remove it: flux restores what a migration sets; or give flux an address",
+            script.location(piece.start),
+        )
+        for piece in pieces
+        if isinstance(piece, Statement)
+        and (found := list(islice(words(piece.text, "postgres"), 2)))
+        in (["RESET", "ALL"], ["DISCARD", "ALL"])
     ]
 
 

@@ -37,6 +37,11 @@ _PATH = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
 class Look(ABC):
     """A statement to look after, by what the catalog says of it."""
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether the answers always tell."""
+        return True
+
     @abstractmethod
     def query(self, literal: Callable[[str], str]) -> str:
         """A query for one text, the answer. Read-only. `literal` quotes a text."""
@@ -84,6 +89,11 @@ class CreateIndex(Look):
         self.table = table
         self.name = _folded(name) if name else None
 
+    @property
+    def is_certain(self) -> bool:
+        """Without a name, an index of somebody else's cannot be told from this one."""
+        return self.name is not None
+
     def query(self, literal: Callable[[str], str]) -> str:
         """The indexes of the table."""
         return f"{_INDEXES}i.indrelid = pg_catalog.to_regclass({literal(self.table)})"
@@ -92,7 +102,6 @@ class CreateIndex(Look):
         """A new and valid index: it took effect. New and INVALID ones are dropped."""
         new = self._new(before, now)
         if any(index.is_valid for index in new):
-            # Without a name, an index of somebody else's cannot be told from this one.
             return _TOOK_EFFECT if len(new) == 1 else Verdict(took_effect=None)
         return Verdict(took_effect=False, repair=_drop(new))
 
@@ -228,7 +237,7 @@ _DETACH = re.compile(
     re.IGNORECASE,
 )
 _REINDEX = re.compile(
-    rf"REINDEX{_GAP}(?:\([^)]*\)\s*)?(?P<kind>INDEX|TABLE|SCHEMA|DATABASE|SYSTEM){_GAP}"
+    rf"REINDEX(?:\s*\([^)]*\)\s*|{_GAP})(?P<kind>INDEX|TABLE|SCHEMA|DATABASE|SYSTEM){_GAP}"
     rf"(?:CONCURRENTLY{_GAP})?(?P<path>{_PATH})",
     re.IGNORECASE,
 )

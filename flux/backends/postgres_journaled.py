@@ -20,6 +20,7 @@ from flux.backends.journaled import NOT_RUN, JournaledRun, Verdict
 from flux.backends.postgres_check import needs_no_transaction
 from flux.backends.postgres_errors import InvalidIndexError, meaning
 from flux.backends.postgres_in_doubt import Look, find_look
+from flux.backends.postgres_leftovers import leaves_something
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, compose, sets_transaction, single
 from flux.backends.postgres_run import (
@@ -70,6 +71,7 @@ class PostgresJournaledRun(JournaledRun):
     def run(self) -> None:
         """Run what is not finished yet, and record the whole."""
         self._refuse_what_cannot_be_safe()
+        self.backend.session = self.backend.session.before(self.script, self.backend.dbapi)
         with settled_session(self.backend), watched(self.backend, self.script):
             try:
                 super().run()
@@ -91,13 +93,16 @@ class PostgresJournaledRun(JournaledRun):
         """Refuse what could only be set for the session, where the session is not flux's alone."""
         given = self.script.directives
         has_timeout = bool(given.lock_timeout or given.statement_timeout)
-        if self.backend.held.is_direct or not (unit.session or has_timeout):
+        statements = [*unit.session, *unit.statements]
+        leaving = [one.statement for one in statements if leaves_something(one.statement)]
+        if self.backend.held.is_direct or not (leaving or has_timeout):
             return
         what = "a timeout" if has_timeout else "a setting"
         raise DatabaseUnavailableError(
             f"a statement that runs in no transaction has {what}, which behind a pooler would "
             "reach other clients",
-            hint="give flux a direct connection, or take it out of the file",
+            location=self.script.location(leaving[0].start if leaving else None),
+            hint="give flux the address of the server itself, or take it out of the file",
         )
 
     def run_unit(self, unit: Unit, entry: Entry | None) -> None:

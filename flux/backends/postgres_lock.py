@@ -45,13 +45,15 @@ class Held(NamedTuple):
 
     `pid` is None while each migration takes the lock itself. `can_mark` says that markers can be
     sent, `checks_client` that the server can notice in mid-statement that its client is gone,
-    `is_direct` that no pooler is in between.
+    `is_direct` that no pooler is in between; then `runs_in` is the pid of the session in which
+    the batch runs.
     """
 
     pid: int | None = None
     can_mark: bool = False
     checks_client: bool = False
     is_direct: bool = False
+    runs_in: int | None = None
 
 
 class LockSQL(NamedTuple):
@@ -94,6 +96,13 @@ class LockSQL(NamedTuple):
         return (
             "EXISTS (SELECT FROM pg_catalog.pg_locks l "
             f"WHERE {self._is_lock} AND l.pid = {_SELF if pid is None else pid})"
+        )
+
+    def end_session(self, pid: int) -> str:
+        """A query: end the session of that pid, if it holds the fence."""
+        return (
+            "SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l "
+            f"WHERE {self._is_fence} AND l.pid = {pid}"
         )
 
     def session(self, pid: int | None) -> str:

@@ -20,6 +20,7 @@ from psycopg2 import extensions
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, Notices, compose
+from flux.backends.postgres_outcome import was_committed
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.migration import Script
 from flux.statements import Statement, numbered, split
@@ -58,6 +59,7 @@ class ScriptRun:
 
     def _run_once(self) -> None:
         backend, script = self.backend, self.script
+        backend.session = backend.session.before(script, backend.dbapi)
         opening = backend.lock.take_fence + self.guard + self._timeouts()
         if backend.held.pid is None:
             opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
@@ -92,17 +94,24 @@ class ScriptRun:
         )
 
     def _run_text(self, text: str, opening: str, closing: str) -> None:
+        backend = self.backend
+        # Behind a pooler, what the application had set is set again before another session may
+        # be the one that answers.
+        is_apart = backend.session.settings is not None and not backend.held.is_direct
         pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
         statements, modes = unwrap(pieces, "postgres")
         messages = compose(
             numbered(statements),
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
             opening=opening,
-            closing=closing + "COMMIT",
-            with_markers=self.backend.held.can_mark,
+            closing=CHECK_CONSTRAINTS if is_apart else closing + "COMMIT",
+            with_markers=backend.held.can_mark,
         )
         for message in messages:
-            send(self.backend, message, len(statements))
+            send(backend, message, len(statements))
+        if is_apart:
+            backend.session.settle(backend.dbapi)
+            backend.run_sql(closing + "COMMIT")
 
     def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
         """In the driver's own transaction, so that its commit and rollback do what they say."""
@@ -113,14 +122,12 @@ class ScriptRun:
         )
         try:
             call_function(backend, function)
+            backend.run_sql(CHECK_CONSTRAINTS)
         except Exception as error:
-            if not backend.dbapi.closed:
-                backend.roll_back()
-                status = backend.fetch(f"SELECT pg_catalog.txid_status({transaction})")
-                if status == [("committed",)]:
-                    raise TransactionEndedError(error) from error
+            backend.roll_back()
+            if was_committed(backend, transaction):
+                raise TransactionEndedError(error) from error
             raise
-        backend.run_sql(CHECK_CONSTRAINTS)
         # Of its settings, client_encoding rules the next message.
         backend.session.settle(backend.dbapi)
         backend.run_sql(closing)

@@ -6,9 +6,14 @@ handed in, everything returns to how it was handed in, settings the application 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+import psycopg2
 from psycopg2 import extensions
+
+from flux.backends.postgres_leftovers import Found, Leftovers
+from flux.migration import Script
 
 _CHANGED = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
@@ -19,13 +24,29 @@ _CHANGED = (
 
 
 class Session(NamedTuple):
-    """How a session was found. `restore` is SQL that can run inside a transaction.
+    """How a session was found.
 
     `settings` are those the application had changed; None on a connection of flux's own.
+    `found` is what it had besides settings, of the kinds that the script leaves which runs.
     """
 
-    restore: str
+    restore_always: str
     settings: dict[str, str] | None = None
+    found: Found = Found()
+
+    @property
+    def restore(self) -> str:
+        """SQL that undoes what a script has changed, and that can run inside a transaction."""
+        if self.settings is not None:
+            return self.restore_always
+        return self.found.leftovers.take_back_all + self.restore_always
+
+    def before(self, script: Script, connection: Any) -> Session:
+        """The session as it is before a script runs. Read-only."""
+        leftovers = Leftovers.of(script)
+        if self.settings is None:
+            return self._replace(found=Found(leftovers))
+        return self._replace(found=Found.before(connection, leftovers))
 
     @classmethod
     def own(cls) -> Session:
@@ -61,3 +82,8 @@ class Session(NamedTuple):
             for name, setting in self.settings.items():
                 if now.get(name) != setting:
                     cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, setting))
+        self.found.restore_placeholders(connection)
+        if connection.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE:
+            # The script is done: what another role has made and keeps does not make it fail.
+            with suppress(psycopg2.Error):
+                self.found.take_back(connection)

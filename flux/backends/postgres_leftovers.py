@@ -1,0 +1,168 @@
+"""What a script can leave in a PostgreSQL session besides settings, and what takes it back.
+
+Prepared statements, channels, cursors, temporary tables, advisory locks; and *placeholders*,
+settings with a dot in their name, which no list of the server shows. Whether a script makes any
+is read in its text: a pooled session may hold what other clients rely on, and what no script
+has named is not touched.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from typing import Any, NamedTuple
+
+from psycopg2 import extensions
+
+from flux.migration import Script
+from flux.statements import Statement, words
+
+
+class Kind(NamedTuple):
+    """One kind of leftover. `named` finds it in a text; `listing` is a query for all there are,
+    each with the statement that takes it back; `take_back_all` is a statement for all at once."""
+
+    named: re.Pattern[str]
+    listing: str
+    take_back_all: str
+
+
+_TEMPORARY = (
+    "WHERE relnamespace = pg_catalog.pg_my_temp_schema() AND relkind IN ('r', 'p', 'v', 'S')"
+)
+_KINDS = (
+    Kind(
+        re.compile(r"\bHOLD\b", re.IGNORECASE),
+        "SELECT 'CLOSE ' || pg_catalog.quote_ident(name) FROM pg_catalog.pg_cursors "
+        "WHERE is_holdable",
+        "CLOSE ALL",
+    ),
+    Kind(
+        re.compile(r"\bPREPARE\s+(?!TRANSACTION\b)[\w\"]", re.IGNORECASE),
+        "SELECT 'DEALLOCATE ' || pg_catalog.quote_ident(name) "
+        "FROM pg_catalog.pg_prepared_statements",
+        "DEALLOCATE ALL",
+    ),
+    Kind(
+        re.compile(r"\bLISTEN\b", re.IGNORECASE),
+        "SELECT 'UNLISTEN ' || pg_catalog.quote_ident(name) "
+        "FROM pg_catalog.pg_listening_channels() name",
+        "UNLISTEN *",
+    ),
+    Kind(
+        re.compile(r"\bTEMP(ORARY)?\b|\bpg_temp\b", re.IGNORECASE),
+        "SELECT 'DROP ' || CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' "
+        "ELSE 'TABLE' END || ' IF EXISTS pg_temp.' || pg_catalog.quote_ident(relname) "
+        f"|| ' CASCADE' FROM pg_catalog.pg_class {_TEMPORARY}",
+        "DISCARD TEMP",
+    ),
+    Kind(
+        re.compile(r"advisory_lock", re.IGNORECASE),
+        "SELECT 'SELECT pg_catalog.pg_advisory_unlock' || "
+        "CASE mode WHEN 'ShareLock' THEN '_shared' ELSE '' END || CASE objsubid "
+        "WHEN 1 THEN pg_catalog.format('(%s)', (classid::int8 << 32) | objid::int8) "
+        "ELSE pg_catalog.format('(%s, %s)', classid::int8::bit(32)::int4, "
+        "objid::int8::bit(32)::int4) END FROM pg_catalog.pg_locks "
+        "WHERE locktype = 'advisory' AND granted AND pid = pg_catalog.pg_backend_pid()",
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+    ),
+)
+
+_NAME = r'"?[A-Za-z_\x80-\U0010ffff][\w$]*"?'
+_DOTTED = rf"({_NAME}(?:\s*\.\s*{_NAME})+)"
+#: Where SQL, also within a string of Python or of a DO block, sets a placeholder …
+_SETS = re.compile(
+    rf"\b(?:SET|RESET)\s+(?:(?:SESSION|LOCAL)\s+)?{_DOTTED}|\bset_config\s*\(\s*E?'+{_DOTTED}'",
+    re.IGNORECASE,
+)
+_SET_CONFIG = re.compile(r"\bset_config\s*\(.*,\s*(false|'f\w*'|0)\s*\)", re.IGNORECASE | re.DOTALL)
+#: … and where Python gives its name as a parameter.
+_STRING = re.compile(rf"""(["']){_DOTTED}\1""")
+
+
+def leaves_something(statement: Statement) -> bool:
+    """Whether a statement changes the session beyond its transaction, as its text says. Pure."""
+    first, second = [*islice(words(statement.text, "postgres"), 2), "", ""][:2]
+    if first == "SET" and second not in ("LOCAL", "TRANSACTION", "CONSTRAINTS"):
+        return True
+    kinds = any(kind.named.search(statement.text) for kind in _KINDS)
+    return kinds or first == "LOAD" or bool(_SET_CONFIG.search(statement.text))
+
+
+class Leftovers(NamedTuple):
+    """What a script may leave behind: kinds by their place in the table, names of placeholders."""
+
+    kinds: tuple[Kind, ...] = ()
+    placeholders: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, script: Script) -> Leftovers:
+        """What a script's text, or the Python file of its function, names. Pure."""
+        text = script.text or script.source or ""
+        names = [found[1] or found[2] for found in _SETS.finditer(text)]
+        if script.function is not None:
+            names += [found[2] for found in _STRING.finditer(text)]
+        bare = {re.sub(r'[\s"]', "", name).lower() for name in names}
+        return cls(tuple(kind for kind in _KINDS if kind.named.search(text)), tuple(sorted(bare)))
+
+    @property
+    def take_back_all(self) -> str:
+        """Statements that take back all of the kinds, whoever made them."""
+        return "".join(f"{kind.take_back_all};\n" for kind in self.kinds)
+
+
+class Found(NamedTuple):
+    """What a session had of such things before a script ran, for a session that was handed in.
+
+    `things` are of one kind each: the statements that would take them back.
+    """
+
+    leftovers: Leftovers = Leftovers()
+    things: tuple[frozenset[str], ...] = ()
+    placeholders: tuple[tuple[str, str | None], ...] = ()
+
+    @classmethod
+    def before(cls, connection: Any, leftovers: Leftovers) -> Found:
+        """Look at a session. Read-only; asks only for what a script may leave behind."""
+        things = tuple(_things(connection, kind) for kind in leftovers.kinds)
+        return cls(leftovers, things, _values(connection, leftovers))
+
+    def restore_placeholders(self, connection: Any) -> None:
+        """Give placeholders the values they had; one that had none ends empty.
+
+        PostgreSQL cannot unset them.
+        """
+        now = dict(_values(connection, self.leftovers))
+        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+            for name, value in self.placeholders:
+                if now.get(name) != value and (value is not None or now.get(name)):
+                    cursor.execute(
+                        "SELECT pg_catalog.set_config(%s, %s, false)", (name, value or "")
+                    )
+
+    def take_back(self, connection: Any) -> None:
+        """Take back what has come since. Called outside of a transaction."""
+        for kind, before in zip(self.leftovers.kinds, self.things, strict=True):
+            # A lock that was taken several times is freed as often.
+            while new := _things(connection, kind) - before:
+                statements = sorted(new) if before else [kind.take_back_all]
+                with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+                    for statement in statements:
+                        cursor.execute(statement)
+
+
+def _things(connection: Any, kind: Kind) -> frozenset[str]:
+    with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+        cursor.execute(kind.listing)
+        return frozenset(statement for (statement,) in cursor.fetchall())
+
+
+def _values(connection: Any, leftovers: Leftovers) -> tuple[tuple[str, str | None], ...]:
+    if not leftovers.placeholders:
+        return ()
+    with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+        cursor.execute(
+            "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(%s) name",
+            (list(leftovers.placeholders),),
+        )
+        return tuple(cursor.fetchall())

@@ -1,0 +1,61 @@
+"""What became of a step that failed: after its connection broke, the database is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal, NamedTuple
+
+from flux.backends.base import MigrationBackend
+from flux.backends.signals import TransactionEndedError
+from flux.journal import UnderWay
+from flux.migration import Repeatable, Script
+from flux.plan import DatabaseState, Step
+
+#: A step that failed may have taken effect: a COMMIT had arrived when the connection broke.
+Outcome = Literal["no effect", "took effect", "unknown"]
+
+
+class Aftermath(NamedTuple):
+    """What became of a step that failed; `half` says how far it got without a transaction."""
+
+    outcome: Outcome
+    half: UnderWay | None = None
+
+
+def look_after(
+    backend: MigrationBackend,
+    step: Step,
+    script: Script,
+    error: Exception,
+    call: Callable[[Callable[[], None]], None],
+) -> Aftermath:
+    """What became of a step that failed. Reads the database, by way of `call`; writes nothing."""
+    is_broken = backend.outcome_is_unknown() and not isinstance(error, TransactionEndedError)
+    if is_broken:
+        backend.announce(f"the connection broke: looking whether {step.name} took effect")
+    elif not script.directives.no_transaction:
+        return Aftermath("no effect")
+    states: list[DatabaseState | None] = [None]
+    look = backend.look_again if is_broken else backend.read_state
+    # What cannot be read, or is interrupted, is not known, and that is what is told.
+    with suppress(Exception, KeyboardInterrupt):
+        call(lambda: states.append(look()))
+    half = states[-1].under_way if states[-1] is not None else None
+    return Aftermath(
+        outcome_of(step, script, states[-1]) if is_broken else "no effect",
+        half if half is not None and half.id == step.name else None,
+    )
+
+
+def outcome_of(step: Step, script: Script, state: DatabaseState | None) -> Outcome:
+    """What became of a step whose connection broke, by the state that was read after that. Pure."""
+    if state is None:
+        return "unknown"
+    if isinstance(step.subject, Repeatable):
+        if not script.directives.on_change:
+            return "unknown"
+        is_done = state.last_runs.get(step.name) == script.hash
+    else:
+        is_done = (step.name in state.applied) == (step.action == "apply")
+    return "took effect" if is_done else "no effect"
