@@ -110,6 +110,15 @@ DO $$ BEGIN FOR i IN 1..40 LOOP EXECUTE format('DROP TABLE many_%s', i); END LOO
     "post-apply/seen.sql": f"{_NAP}\n{_AFTER}",
 }
 
+#: So that kills land between a migration's text, its row in the history, and COMMIT.
+_SLOW_HISTORY = """\
+CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_sleep(0.01); RETURN coalesce(new, old); END $$;
+CREATE TRIGGER slow BEFORE INSERT OR DELETE ON _flux_migrations FOR EACH ROW EXECUTE FUNCTION nap();
+CREATE TRIGGER slow_too AFTER INSERT OR DELETE ON _flux_migrations
+FOR EACH ROW EXECUTE FUNCTION nap();
+"""
+
 _POSTGRES_NO_TRANSACTION = {
     "003-index.sql": f"""\
 {_NO_TRANSACTION}{_up("003 a")}
@@ -256,18 +265,21 @@ PRAGMA optimize;
 # All ----------------------------------------------------------------------------------------
 
 
-def _with_first(files: Mapping[str, str]) -> dict[str, str]:
-    """The files, and the migration that makes a counter for each name that they count."""
+def _with_first(files: Mapping[str, str], further: str = "") -> dict[str, str]:
+    """The files, and the migration that makes a counter for each name that they count.
+
+    `further` is what else that one does.
+    """
     names = {
         piece.partition("'")[0]
         for text in files.values()
         for piece in text.split("WHERE name = '")[1:]
     }
-    return {f"{FIRST}.sql": _first(sorted(names)), **files}
+    return {f"{FIRST}.sql": _first(sorted(names)) + further, **files}
 
 
 #: By the backend's name, and then by the files' own.
 MIGRATIONS = {
-    "postgres": _with_first(_POSTGRES | _POSTGRES_NO_TRANSACTION),
+    "postgres": _with_first(_POSTGRES | _POSTGRES_NO_TRANSACTION, _SLOW_HISTORY),
     "sqlite": _with_first(_SQLITE | _SQLITE_NO_TRANSACTION),
 }
