@@ -24,7 +24,7 @@ ORDER = (
     "directory journal",
     "plan",
     "backends/signals backends/watch",
-    "backends/journaled",
+    "backends/dbapi backends/journaled",
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
     "backends/sqlite_lock backends/postgres_lock backends/postgres_check "

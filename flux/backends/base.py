@@ -1,4 +1,4 @@
-"""The backend contract, and the DB-API mechanics that every backend shares.
+"""The backend contract.
 
 A backend writes the ten abstract names over one DB-API connection. Everything else has a
 default here, written in their terms, which a backend may replace by something faster or
@@ -7,20 +7,17 @@ better informed. `flux.testing` holds the contract as a test suite.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flux.backends.signals import ErrorReport, HistoryChangedError, StatementError
+from flux.backends.dbapi import Mechanics
+from flux.backends.signals import HistoryChangedError
 from flux.config import FluxConfig
 from flux.exceptions import (
-    DatabaseUnavailableError,
-    FluxMigrationException,
     InvalidConfigurationError,
-    MigrationLockError,
     Problem,
 )
 from flux.journal import (
@@ -34,12 +31,11 @@ from flux.journal import (
 )
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
-from flux.statements import Dialect, MetaCommand, SplitError, Statement, split
+from flux.statements import MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
 
 if TYPE_CHECKING:
-    from flux.backends.watch import Watcher
-    from flux.progress import Progress
+    pass
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -50,7 +46,7 @@ class _NoMemoryError(Exception):
     """The table beside the history cannot be read, which is as if it were not there."""
 
 
-class MigrationBackend(ABC):
+class MigrationBackend(Mechanics, ABC):
     """One database, reached over one DB-API connection.
 
     The abstract names are all that a backend must write. `name` is that of its entry point,
@@ -60,9 +56,7 @@ class MigrationBackend(ABC):
     """
 
     name: ClassVar[str] = ""
-    dialect: ClassVar[Dialect] = "generic"
     directives: ClassVar[frozenset[str]] = frozenset({"no_transaction", "on_change"})
-    driver_error: type[Exception] = Exception
     #: Whether `cancel` works, and the connection can be used in another thread than its own.
     cancellable: ClassVar[bool] = False
     transactional_ddl: ClassVar[bool] = True
@@ -71,15 +65,6 @@ class MigrationBackend(ABC):
     #: An address for `database_url` in that file.
     url_example: ClassVar[str] = ""
 
-    #: The open connection, while `opened()` is active.
-    dbapi: Any = None
-    #: How long to wait for the migration lock, in seconds; from the configuration.
-    lock_wait: float = 300
-    #: Tells the user of a wait; the runner puts its own function here.
-    announce: Callable[[str], None] = staticmethod(lambda message: None)
-    #: Tells the user of a script that takes long, from another thread; the runner puts its own
-    #: function here.
-    report: Callable[[Progress], None] = staticmethod(lambda progress: None)
     #: Where the table beside the history is, quoted as SQL wants it.
     state_table: str = "_flux_migrations_state"
 
@@ -270,6 +255,58 @@ class MigrationBackend(ABC):
             self.execute(script)
             self.remember_run(repeatable)
 
+    def migration_transaction(self, script: Script) -> AbstractContextManager[None]:
+        """The transaction that one script runs in."""
+        return self.transaction()
+
+    def execute(self, script: Script) -> None:
+        """Run a script's text, or its function with the connection."""
+        if script.function is not None:
+            script.function(self.dbapi)
+        elif script.text is not None:
+            self.apply_migration(script.text)
+
+    def cancel(self) -> None:
+        """Ask for the running statement to end with an error. Called from another thread."""
+        return
+
+    def outcome_is_unknown(self) -> bool:
+        """Whether the connection broke, so that a commit may or may not have arrived."""
+        return False
+
+    def look_again(self) -> DatabaseState | None:
+        """The state, read anew after the connection broke; called in place of all that was left.
+
+        Waits until nothing of the broken connection runs any more, and frees the migration lock
+        first. None where it cannot be told, within a minute. Read-only.
+        """
+        return None
+
+    def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
+        """Create the tables a batch needs, and note that a batch is under way. Writes."""
+        with self.reporting("cannot prepare the history"), self.transaction():
+            if history:
+                self.initialize()
+            if memory:
+                self.initialize_memory()
+            if unfinished:
+                self.remember(*UNFINISHED)
+
+    def mark_finished(self) -> None:
+        """Note that no batch is under way any more. Writes."""
+        with self.reporting("cannot note the end of the batch"), self.transaction():
+            self.forget(UNFINISHED[0])
+
+    def forget_runs(self) -> None:
+        """Forget the last runs of on-change repeatables, so that all are due again. Writes.
+
+        A rollback may take away what they have made.
+        """
+        with self.reporting("cannot prepare the rollback"), self.transaction():
+            self.run_sql(
+                f"DELETE FROM {self.state_table} WHERE name LIKE {self.literal(_LAST_RUN + '%')}"
+            )
+
     # Without a transaction -------------------------------------------------------------------
 
     def run_journaled(
@@ -339,69 +376,6 @@ class MigrationBackend(ABC):
             for entry in entries:
                 self.forget(entry.name)
 
-    def migration_transaction(self, script: Script) -> AbstractContextManager[None]:
-        """The transaction that one script runs in."""
-        return self.transaction()
-
-    def execute(self, script: Script) -> None:
-        """Run a script's text, or its function with the connection."""
-        if script.function is not None:
-            script.function(self.dbapi)
-        elif script.text is not None:
-            self.apply_migration(script.text)
-
-    @cached_property
-    def watcher(self) -> Watcher:
-        """Reports on the script that runs. This one knows the clock alone, and opens nothing."""
-        from flux.backends.watch import Watcher
-
-        return Watcher(self.report)
-
-    def describe_error(self, error: BaseException) -> ErrorReport:
-        """A driver's exception in words, for the user."""
-        return ErrorReport(str(error).strip() or type(error).__name__)
-
-    def cancel(self) -> None:
-        """Ask for the running statement to end with an error. Called from another thread."""
-        return
-
-    def outcome_is_unknown(self) -> bool:
-        """Whether the connection broke, so that a commit may or may not have arrived."""
-        return False
-
-    def look_again(self) -> DatabaseState | None:
-        """The state, read anew after the connection broke; called in place of all that was left.
-
-        Waits until nothing of the broken connection runs any more, and frees the migration lock
-        first. None where it cannot be told, within a minute. Read-only.
-        """
-        return None
-
-    def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
-        """Create the tables a batch needs, and note that a batch is under way. Writes."""
-        with self.reporting("cannot prepare the history"), self.transaction():
-            if history:
-                self.initialize()
-            if memory:
-                self.initialize_memory()
-            if unfinished:
-                self.remember(*UNFINISHED)
-
-    def mark_finished(self) -> None:
-        """Note that no batch is under way any more. Writes."""
-        with self.reporting("cannot note the end of the batch"), self.transaction():
-            self.forget(UNFINISHED[0])
-
-    def forget_runs(self) -> None:
-        """Forget the last runs of on-change repeatables, so that all are due again. Writes.
-
-        A rollback may take away what they have made.
-        """
-        with self.reporting("cannot prepare the rollback"), self.transaction():
-            self.run_sql(
-                f"DELETE FROM {self.state_table} WHERE name LIKE {self.literal(_LAST_RUN + '%')}"
-            )
-
     # What flux remembers beside the history --------------------------------------------------
 
     def read_memory(self) -> dict[str, str]:
@@ -447,122 +421,3 @@ class MigrationBackend(ABC):
     def last_run_row(self, repeatable: Repeatable) -> tuple[str, str]:
         """The row that notes the last run of an on-change repeatable: its name, its value."""
         return _LAST_RUN + repeatable.name, repeatable.script.hash
-
-    # DB-API mechanics ------------------------------------------------------------------------
-
-    def cursor(self) -> Any:
-        """A cursor that gives plain tuples."""
-        return self.dbapi.cursor()
-
-    def literal(self, text: str) -> str:
-        """A text as an SQL literal; to be replaced where a backslash is not just a letter."""
-        return quote_literal(text)
-
-    def run_sql(self, sql: str) -> None:
-        """Execute one statement on a cursor of its own."""
-        cursor = self.cursor()
-        try:
-            cursor.execute(sql)
-        finally:
-            cursor.close()
-
-    def fetch(self, sql: str) -> list[Any]:
-        """The rows that one query gives."""
-        cursor = self.cursor()
-        try:
-            cursor.execute(sql)
-            return list(cursor.fetchall())
-        finally:
-            cursor.close()
-
-    def run_text(self, content: str) -> None:
-        """Run SQL text statement by statement, as `dialect` splits it. For `apply_migration`.
-
-        Raises `StatementError`, which says which statement failed.
-        """
-        pieces = split(content, self.dialect)
-        self.run_statements(
-            [piece for piece in pieces if isinstance(piece, Statement)],
-            lambda statement: self.run_sql(statement.text),
-        )
-
-    def run_statements(
-        self, statements: Sequence[Statement], execute: Callable[[Statement], None]
-    ) -> None:
-        """Execute statement by statement.
-
-        Raises `StatementError`, which says which of them failed.
-        """
-        self.watcher.expect(statements)
-        for number, statement in enumerate(statements, 1):
-            self.watcher.reach(number)
-            try:
-                execute(statement)
-            except self.driver_error as error:
-                raise StatementError(
-                    offset=statement.start, exact=False, number=number, total=len(statements)
-                ) from error
-
-    @contextmanager
-    def reporting(self, what: str) -> Iterator[None]:
-        """Turn what the driver raises into a `DatabaseUnavailableError` that says `what`."""
-        try:
-            yield
-        except FluxMigrationException:
-            raise
-        except self.driver_error as error:
-            raise unavailable(error, self.describe_error(error), what) from error
-
-    def wait_for_lock(
-        self, try_to_acquire: Callable[[], bool], describe_holder: Callable[[], str | None]
-    ) -> None:
-        """Poll until the lock is ours, with jitter, saying once whom we wait for.
-
-        Never blocks inside the server: a waiter there holds a snapshot, which CREATE INDEX
-        CONCURRENTLY waits for (golang-migrate#960).
-
-        Raises `MigrationLockError` after `lock_wait` seconds.
-        """
-        if try_to_acquire():
-            return
-        import random
-
-        started = time.monotonic()
-        next_word = 0.0
-        pause = 0.05
-        while True:
-            waited = time.monotonic() - started
-            holder = describe_holder() if waited >= next_word or waited >= self.lock_wait else None
-            who = holder or "another process"
-            if waited >= self.lock_wait:
-                raise MigrationLockError(
-                    f"{who} is running migrations on this database, "
-                    f"and still was after {waited:.0f} s",
-                    holder=holder,
-                    hint="wait for it to end, or wait longer: --lock-wait SECONDS, "
-                    "or lock_wait in the configuration",
-                )
-            if waited >= next_word:
-                self.announce(
-                    f"waiting for {who}, which is running migrations on this database"
-                    if next_word == 0
-                    else f"still waiting for {who}, for {waited:.0f} s now"
-                )
-                next_word = max(10.0, 2 * next_word)
-            time.sleep(
-                min(pause * random.uniform(0.5, 1.5), max(0.0, self.lock_wait - waited))  # noqa: S311 - jitter
-            )
-            pause = min(pause * 1.5, 1.0)
-            if try_to_acquire():
-                return
-
-
-def quote_literal(text: str) -> str:
-    """A text as an SQL string literal, for ids and hashes in flux's own statements."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def unavailable(error: BaseException, report: ErrorReport, what: str) -> DatabaseUnavailableError:
-    """The error for a database that cannot be used, from what it says of itself."""
-    detail = f" ({report.detail})" if report.detail else ""
-    return DatabaseUnavailableError(f"{what}: {report.message}{detail}", hint=report.hint)

@@ -16,7 +16,8 @@ import psycopg2
 from psycopg2 import errors, extensions
 
 from flux import address
-from flux.backends.base import UNFINISHED, MigrationBackend, unavailable
+from flux.backends.base import UNFINISHED, MigrationBackend
+from flux.backends.dbapi import unavailable
 from flux.backends.postgres_check import find_problems, find_wiping
 from flux.backends.postgres_errors import report
 from flux.backends.postgres_in_doubt import find_look, is_repeatable

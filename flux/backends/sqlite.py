@@ -17,7 +17,8 @@ from contextlib import closing, contextmanager
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from flux import address
-from flux.backends.base import MigrationBackend, quote_literal, unavailable
+from flux.backends.base import MigrationBackend
+from flux.backends.dbapi import quote_literal, unavailable
 from flux.backends.signals import ErrorReport, TransactionEndedError
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem

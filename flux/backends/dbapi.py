@@ -1,0 +1,162 @@
+"""The DB-API mechanics that every backend shares: running SQL, reading rows, waiting in turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flux.backends.signals import ErrorReport, StatementError
+from flux.exceptions import DatabaseUnavailableError, FluxMigrationException, MigrationLockError
+from flux.statements import Dialect, Statement, split
+
+if TYPE_CHECKING:
+    from flux.backends.watch import Watcher
+    from flux.progress import Progress
+
+
+class Mechanics:
+    """One DB-API connection, and what is done on it. `docs/backends.md` lists the names."""
+
+    dialect: ClassVar[Dialect] = "generic"
+    driver_error: type[Exception] = Exception
+
+    #: The open connection, while `opened()` is active.
+    dbapi: Any = None
+    #: How long to wait for the migration lock, in seconds; from the configuration.
+    lock_wait: float = 300
+    #: Tells the user of a wait; the runner puts its own function here.
+    announce: Callable[[str], None] = staticmethod(lambda message: None)
+    #: Tells the user of a script that takes long, from another thread; the runner puts its own
+    #: function here.
+    report: Callable[[Progress], None] = staticmethod(lambda progress: None)
+
+    @cached_property
+    def watcher(self) -> Watcher:
+        """Reports on the script that runs. This one knows the clock alone, and opens nothing."""
+        from flux.backends.watch import Watcher
+
+        return Watcher(self.report)
+
+    def describe_error(self, error: BaseException) -> ErrorReport:
+        """A driver's exception in words, for the user."""
+        return ErrorReport(str(error).strip() or type(error).__name__)
+
+    def cursor(self) -> Any:
+        """A cursor that gives plain tuples."""
+        return self.dbapi.cursor()
+
+    def literal(self, text: str) -> str:
+        """A text as an SQL literal; to be replaced where a backslash is not just a letter."""
+        return quote_literal(text)
+
+    def run_sql(self, sql: str) -> None:
+        """Execute one statement on a cursor of its own."""
+        cursor = self.cursor()
+        try:
+            cursor.execute(sql)
+        finally:
+            cursor.close()
+
+    def fetch(self, sql: str) -> list[Any]:
+        """The rows that one query gives."""
+        cursor = self.cursor()
+        try:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+
+    def run_text(self, content: str) -> None:
+        """Run SQL text statement by statement, as `dialect` splits it. For `apply_migration`.
+
+        Raises `StatementError`, which says which statement failed.
+        """
+        pieces = split(content, self.dialect)
+        self.run_statements(
+            [piece for piece in pieces if isinstance(piece, Statement)],
+            lambda statement: self.run_sql(statement.text),
+        )
+
+    def run_statements(
+        self, statements: Sequence[Statement], execute: Callable[[Statement], None]
+    ) -> None:
+        """Execute statement by statement.
+
+        Raises `StatementError`, which says which of them failed.
+        """
+        self.watcher.expect(statements)
+        for number, statement in enumerate(statements, 1):
+            self.watcher.reach(number)
+            try:
+                execute(statement)
+            except self.driver_error as error:
+                raise StatementError(
+                    offset=statement.start, exact=False, number=number, total=len(statements)
+                ) from error
+
+    @contextmanager
+    def reporting(self, what: str) -> Iterator[None]:
+        """Turn what the driver raises into a `DatabaseUnavailableError` that says `what`."""
+        try:
+            yield
+        except FluxMigrationException:
+            raise
+        except self.driver_error as error:
+            raise unavailable(error, self.describe_error(error), what) from error
+
+    def wait_for_lock(
+        self, try_to_acquire: Callable[[], bool], describe_holder: Callable[[], str | None]
+    ) -> None:
+        """Poll until the lock is ours, with jitter, saying once whom we wait for.
+
+        Never blocks inside the server: a waiter there holds a snapshot, which CREATE INDEX
+        CONCURRENTLY waits for (golang-migrate#960).
+
+        Raises `MigrationLockError` after `lock_wait` seconds.
+        """
+        if try_to_acquire():
+            return
+        import random
+
+        started = time.monotonic()
+        next_word = 0.0
+        pause = 0.05
+        while True:
+            waited = time.monotonic() - started
+            holder = describe_holder() if waited >= next_word or waited >= self.lock_wait else None
+            who = holder or "another process"
+            if waited >= self.lock_wait:
+                raise MigrationLockError(
+                    f"{who} is running migrations on this database, "
+                    f"and still was after {waited:.0f} s",
+                    holder=holder,
+                    hint="wait for it to end, or wait longer: --lock-wait SECONDS, "
+                    "or lock_wait in the configuration",
+                )
+            if waited >= next_word:
+                self.announce(
+                    f"waiting for {who}, which is running migrations on this database"
+                    if next_word == 0
+                    else f"still waiting for {who}, for {waited:.0f} s now"
+                )
+                next_word = max(10.0, 2 * next_word)
+            time.sleep(
+                min(pause * random.uniform(0.5, 1.5), max(0.0, self.lock_wait - waited))  # noqa: S311 - jitter
+            )
+            pause = min(pause * 1.5, 1.0)
+            if try_to_acquire():
+                return
+
+
+def quote_literal(text: str) -> str:
+    """A text as an SQL string literal, for ids and hashes in flux's own statements."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def unavailable(error: BaseException, report: ErrorReport, what: str) -> DatabaseUnavailableError:
+    """The error for a database that cannot be used, from what it says of itself."""
+    detail = f" ({report.detail})" if report.detail else ""
+    return DatabaseUnavailableError(f"{what}: {report.message}{detail}", hint=report.hint)
