@@ -57,8 +57,10 @@ class PgBouncer:
 
 
 @contextmanager
-def running_pgbouncer(server: PostgresServer) -> Iterator[PgBouncer]:
+def running_pgbouncer(server: PostgresServer, *, pool_size: int = POOL_SIZE) -> Iterator[PgBouncer]:
     """Run PgBouncer in front of `server` until the block ends.
+
+    It has `pool_size` sessions for each database and user.
 
     Raises: PgBouncerUnavailableError when there is none to run, or it does not start.
     """
@@ -80,7 +82,7 @@ def running_pgbouncer(server: PostgresServer) -> Iterator[PgBouncer]:
                 port=server.port,
                 listen_port=port,
                 users=users,
-                pool_size=POOL_SIZE,
+                pool_size=pool_size,
             ),
             encoding="utf-8",
         )

@@ -746,7 +746,7 @@ def test_a_busy_database_is_given_up_after_the_time_that_is_set(
     with closing(sqlite3.connect(project.database, isolation_level=None)) as other:
         other.execute(begin)
         assert project.fail(command) == (
-            f"error: {error}: the database is busy: another connection was writing for 0.2 s\n"
+            f"error: {error}: the database is busy: another connection kept it locked for 0.2 s\n"
             "hint: end the other transaction, or wait longer: busy_timeout (seconds) in [backend]\n"
         )
     assert project.tables() == ["theirs"]
@@ -781,7 +781,7 @@ def test_a_migration_without_a_transaction_waits_too(project: Project) -> None:
     with closing(sqlite3.connect(project.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert project.fail("apply") == (
-            "error: cannot use app.db: the database is busy: another connection was writing for "
+            "error: cannot use app.db: the database is busy: another connection kept it locked for "
             "0.2 s\n"
             "hint: end the other transaction, or wait longer: busy_timeout (seconds) in [backend]\n"
         )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -56,6 +57,8 @@ DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_LOCK_ID = 3589  # "flux" on a phone's keypad
 DEFAULT_LOCK_TIMEOUT = 5.0
 DEFAULT_LOCK_RETRIES = 10
+#: Seconds to wait for a pool's second session, before the lock is held without one.
+_STARVED_AFTER = 3.0
 
 
 class PostgresBackend(MigrationBackend):
@@ -240,6 +243,8 @@ class PostgresBackend(MigrationBackend):
             if not is_ours:
                 connection.close()
                 self._holder = None
+            elif not self.held.is_direct and self._is_starved():
+                self.held = Held(can_mark=self.held.can_mark)
             return bool(is_ours)
 
         try:
@@ -255,9 +260,9 @@ class PostgresBackend(MigrationBackend):
             yield
         finally:
             self._free_lock()
+            self.held, self.watcher = Held(), Watcher(self.report)
 
     def _free_lock(self) -> None:
-        self.held, self.watcher = Held(), Watcher(self.report)
         holder, self._holder = self._holder, None
         if holder is not None:
             # The server notices later that a connection was closed; the next one, which may be
@@ -265,6 +270,21 @@ class PostgresBackend(MigrationBackend):
             with suppress(psycopg2.Error), holder.cursor() as cursor:
                 cursor.execute("ROLLBACK")
             holder.close()
+
+    def _is_starved(self) -> bool:
+        """Whether a pool has no session for this connection while another one holds the lock.
+
+        Then the lock is let go from another thread; no driver's wait for an answer has a limit.
+        """
+        watchdog = threading.Timer(_STARVED_AFTER, self._free_lock)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            self.fetch("SELECT 1")
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+        return self._holder is None
 
     def _describe_holder(self) -> str | None:
         rows = self.fetch(self.lock.holder)

@@ -274,7 +274,7 @@ class SQLiteBackend(MigrationBackend):
                     raise
                 if time.monotonic() >= deadline:
                     raise BusyError(
-                        "the database is busy: another connection was writing for "
+                        "the database is busy: another connection kept it locked for "
                         f"{self.busy_timeout:g} s"
                     ) from error
             if not announced:
@@ -496,10 +496,21 @@ class SQLiteBackend(MigrationBackend):
         elif isinstance(error, BusyError):
             hint = "end the other transaction, or wait longer: busy_timeout (seconds) in [backend]"
         elif "readonly" in message:
-            hint = f"{self.path} or its directory cannot be written by this user"
+            hint = self._rights_hint()
         elif "not a database" in message:
             hint = f"{self.path} is another kind of file"
         return ErrorReport(message, None, hint)
+
+    def _rights_hint(self) -> str:
+        if os.access(self.path, os.W_OK):
+            # The log has the rights that the file had when it was made.
+            sides = [self.path + ending for ending in ("-wal", "-shm", "-journal")]
+            closed = [
+                side for side in sides if os.path.exists(side) and not os.access(side, os.W_OK)
+            ]
+            if closed:
+                return f"this user may not write {', '.join(closed)}"
+        return f"{self.path} or its directory cannot be written by this user"
 
 
 def _settings(config: FluxConfig) -> dict[str, Any]:

@@ -66,10 +66,14 @@ class SideDatabaseLock:
         return f"{row[0]}, since {row[1]} UTC" if row else None
 
     def _unavailable(self, error: sqlite3.Error) -> DatabaseUnavailableError:
+        hint = (
+            f"the directory {os.path.dirname(self.path)} must be writable, as SQLite needs it for "
+            "its journal too"
+        )
+        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
+            hint = f"this user may not write {self.path}; whoever runs migrations must be able to"
         return DatabaseUnavailableError(
-            f"cannot take the migration lock: {self.path}: {error}",
-            hint=f"the directory {os.path.dirname(self.path)} must be writable, as SQLite "
-            "needs it for its journal too",
+            f"cannot take the migration lock: {self.path}: {error}", hint=hint
         )
 
 
