@@ -26,6 +26,7 @@ from flux.migration import (
     Missing,
     Order,
     Repeatable,
+    Script,
     is_legacy_hash,
     is_set_aside,
     sort_key,
@@ -84,6 +85,13 @@ class Step(NamedTuple):
     def path(self) -> str:
         """The file, as shown to users."""
         return self.subject.path
+
+    @property
+    def script(self) -> Script:
+        """What it runs; an undo is read from disk for it."""
+        if self.action == "undo" and isinstance(self.subject, Migration):
+            return self.subject.undo_script()
+        return self.subject.script
 
 
 class Plan(NamedTuple):

@@ -16,7 +16,6 @@ from flux.exceptions import (
     MigrationLockError,
     Problem,
 )
-from flux.migration import Migration
 
 if TYPE_CHECKING:
     from flux.journal import UnderWay
@@ -262,10 +261,7 @@ def _location_data(location: Location | None) -> dict[str, Any] | None:
 
 def step_sql(step: Step) -> str:
     """The SQL that a step runs, or a comment for a Python function that does the work itself."""
-    subject = step.subject
-    script = subject.script
-    if step.action == "undo" and isinstance(subject, Migration):
-        script = subject.undo_script()
+    script = step.script
     if script.text is None:
         return f"-- a Python function in {script.path}, which is given the connection"
     return script.text.strip()

@@ -19,6 +19,7 @@ from flux import directory as directories
 from flux.backends import backend_of_connection, load_backend
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
+from flux.checking import problems_of
 from flux.config import FluxConfig
 from flux.exceptions import (
     ApprovalError,
@@ -31,9 +32,9 @@ from flux.exceptions import (
     UnknownMigrationError,
 )
 from flux.failure import apply_error, cause_of
-from flux.journal import Entry, UnderWay, entry_of, find_changes
+from flux.journal import Entry, UnderWay, entry_of
 from flux.log import Log
-from flux.migration import AppliedMigration, Migration, Repeatable, Script
+from flux.migration import AppliedMigration, Migration, Repeatable
 from flux.plan import (
     DatabaseState,
     Plan,
@@ -213,10 +214,7 @@ class FluxRunner:
 
     def check(self, plan: Plan) -> None:
         """Raise `MigrationLoadingError` for everything in a plan that could not run. Read-only."""
-        problems = []
-        for step in plan.steps:
-            problems += self._check_step(step)
-        _refuse_scripts(problems)
+        _refuse_scripts([p for step in plan.steps for p in problems_of(step, self.backend)])
 
     def check_directory(self) -> tuple[Problem, ...]:
         """What in any migration, undo or repeatable on disk could not run. Read-only."""
@@ -230,7 +228,7 @@ class FluxRunner:
             ),
             *(Step("run", repeatable) for repeatable in directory.post_apply),
         ]
-        return tuple(problem for step in actions for problem in self._check_step(step))
+        return tuple(problem for step in actions for problem in problems_of(step, self.backend))
 
     # Changing --------------------------------------------------------------------------------
 
@@ -312,7 +310,7 @@ class FluxRunner:
         if answer == "retry":
             return half.open._replace(state="failed")
         [step] = [step for step in plan.steps if step.half is not None]
-        units = self.backend.units(_script_of(step))
+        units = self.backend.units(step.script)
         if half.open.unit > len(units):
             return half.open._replace(state="finished")
         return entry_of(half.direction, half.id, units[half.open.unit - 1], "finished")
@@ -368,7 +366,7 @@ class FluxRunner:
         on_change = any(
             step.action == "run" and step.subject.script.directives.on_change for step in plan.steps
         )
-        journals = any(_script_of(step).directives.no_transaction for step in plan.steps)
+        journals = any(step.script.directives.no_transaction for step in plan.steps)
         undoes = any(step.action == "undo" for step in plan.steps)
         if undoes and self.state.last_runs:
             self.call(self.backend.forget_runs)
@@ -415,7 +413,7 @@ class FluxRunner:
     def _run_step(self, step: Step, done: list[StepResult]) -> None:
         self._emit(Event("start", step))
         started = time.perf_counter()
-        script = _script_of(step)
+        script = step.script
         try:
             if isinstance(step.subject, Repeatable):
                 self.call(partial(self.backend.run_repeatable, step.subject))
@@ -441,39 +439,6 @@ class FluxRunner:
         seconds = time.perf_counter() - started
         done.append(StepResult(step.action, step.name, seconds))
         self._emit(Event("done", step, seconds))
-
-    # Checking --------------------------------------------------------------------------------
-
-    def _check_step(self, step: Step) -> list[Problem]:
-        """What stands against a step; a migration's undo is looked at with its apply."""
-        problems: list[Problem] = []
-        subject = step.subject
-        if isinstance(subject, Repeatable):
-            scripts = [subject.script]
-        else:
-            scripts = [] if step.action == "undo" else [subject.script]
-            if subject.read_undo is not None:
-                try:
-                    scripts.append(subject.read_undo())
-                except MigrationLoadingError as error:
-                    problems += directories.loading_problems(error)
-        for script in scripts:
-            problems += self.backend.check(script)
-            if script.directives.on_change and isinstance(subject, Migration):
-                problems.append(
-                    Problem(
-                        "directive",
-                        (),
-                        "on-change is for repeatables; a migration runs once",
-                        "remove it, or move the file to pre-apply/ or post-apply/",
-                        script.location(),
-                    )
-                )
-        if step.half is not None and not problems:
-            script = _script_of(step._replace(action=step.half.direction))
-            units = self.backend.units(script)
-            problems += find_changes(script, units, step.half)
-        return [problem._replace(ids=(step.name,)) for problem in problems]
 
     # Telling ---------------------------------------------------------------------------------
 
@@ -551,13 +516,6 @@ def _count(n: int | None) -> int | None:
     if n is not None and n < 0:
         raise ValueError(f"n must be 0 or more, not {n}")
     return n
-
-
-def _script_of(step: Step) -> Script:
-    """The script that a step runs."""
-    if step.action == "undo" and isinstance(step.subject, Migration):
-        return step.subject.undo_script()
-    return step.subject.script
 
 
 def _left(n: int | None, done: Sequence[StepResult]) -> int | None:

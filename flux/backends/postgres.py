@@ -9,7 +9,6 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,30 +20,37 @@ from flux.backends.base import UNFINISHED, MigrationBackend
 from flux.backends.dbapi import unavailable
 from flux.backends.postgres_check import find_problems, find_wiping
 from flux.backends.postgres_errors import report
+from flux.backends.postgres_history import HistorySQL, applied
 from flux.backends.postgres_in_doubt import find_look, is_repeatable
 from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
 from flux.backends.postgres_lock import (
-    HISTORY_CHANGED,
     OWN_SESSION,
     Held,
     Holder,
     LockSQL,
-    fail_unless,
     running,
 )
 from flux.backends.postgres_message import single
 from flux.backends.postgres_outcome import read_state_behind_fence
 from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send
 from flux.backends.postgres_session import Session
+from flux.backends.postgres_settings import (
+    DEFAULT_LOCK_ID,
+    DEFAULT_LOCK_RETRIES,
+    DEFAULT_LOCK_TIMEOUT,
+    DEFAULT_SCHEMA,
+    DEFAULT_TABLE,
+    NAME_BYTES,
+    read_settings,
+)
 from flux.backends.postgres_watch import SessionWatcher
 from flux.backends.signals import ErrorReport
 from flux.backends.watch import Watcher
-from flux.config import FluxConfig, TypeOrTypes, check_keys
+from flux.config import FluxConfig
 from flux.exceptions import (
     ConnectionStateError,
     DatabaseUnavailableError,
     InvalidConfigurationError,
-    Location,
     Problem,
 )
 from flux.journal import Direction, Entry, Way
@@ -52,11 +58,6 @@ from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split
 
-DEFAULT_SCHEMA = "public"
-DEFAULT_TABLE = "_flux_migrations"
-DEFAULT_LOCK_ID = 3589  # "flux" on a phone's keypad
-DEFAULT_LOCK_TIMEOUT = 5.0
-DEFAULT_LOCK_RETRIES = 10
 #: Seconds to wait for a pool's second session, before the lock is held without one.
 _STARVED_AFTER = 3.0
 
@@ -126,7 +127,7 @@ class PostgresBackend(MigrationBackend):
             )
         scheme, separator, rest = connection_uri.partition("://")
         dsn = scheme.partition("+")[0] + separator + rest if separator else connection_uri
-        return cls(dsn, **_settings(config))
+        return cls(dsn, **read_settings(config))
 
     @classmethod
     def for_connection(cls, config: FluxConfig, connection: Any) -> PostgresBackend:
@@ -143,7 +144,7 @@ class PostgresBackend(MigrationBackend):
                 "this connection is inside a transaction, which a migration would commit",
                 hint="commit or roll back before handing it to flux",
             )
-        return cls(None, connection=connection, **_settings(config))
+        return cls(None, connection=connection, **read_settings(config))
 
     # The connection --------------------------------------------------------------------------
 
@@ -178,8 +179,9 @@ class PostgresBackend(MigrationBackend):
             return ".".join(names)
 
         self.table = quoted(self.table_name)
-        stem = self.table_name.encode()[: _NAME_BYTES - len("_state")].decode(errors="ignore")
+        stem = self.table_name.encode()[: NAME_BYTES - len("_state")].decode(errors="ignore")
         self.state_table = quoted(stem + "_state")
+        self.sql = HistorySQL(self.table, self.state_table, self.literal)
         return connection
 
     def _connect(self, **options: Any) -> Any:
@@ -341,26 +343,18 @@ class PostgresBackend(MigrationBackend):
 
     def read_state(self) -> DatabaseState:
         """The history and what flux remembers, in one query where nothing is remembered."""
-        state_table = self.literal(self.state_table)
         with self.reporting("cannot read the history"):
-            query = (
-                f"SELECT h.id, h.hash, {_APPLIED_AT}, "
-                f"pg_catalog.to_regclass({state_table}) IS NOT NULL "
-                f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
-            )
             try:
                 try:
-                    rows = self.fetch(f"SET LOCAL lock_timeout = 1000;\n{query}")
+                    rows = self.fetch(f"SET LOCAL lock_timeout = 1000;\n{self.sql.read}")
                 except errors.LockNotAvailable:
                     self.announce("waiting for the history: another session has it locked")
-                    rows = self.fetch(query)
+                    rows = self.fetch(self.sql.read)
             except errors.UndefinedTable:
                 self._refuse_names_in_lower_case()
                 return DatabaseState()
             remembered = self.read_memory() if rows[0][3] else {}
-        # The outer join gives one row of nulls for an empty history.
-        history = [_applied(row) for row in rows if row[0] is not None]
-        return self.make_state(history, remembered)
+        return self.make_state(map(applied, filter(_is_row, rows)), remembered)
 
     def _refuse_names_in_lower_case(self) -> None:
         """Begin no new history beside the one that flux-migrations 0.0.3, unquoted, has begun."""
@@ -385,9 +379,9 @@ class PostgresBackend(MigrationBackend):
     def prepare(self, *, history: bool, memory: bool, unfinished: bool) -> None:
         """Create the tables and note the batch, in one round trip where nothing is in the way."""
         message = BEGIN + self.lock.take_fence
-        message += self._create_history_sql() + ";\n" if history else ""
+        message += self.sql.create if history else ""
         message += self.create_memory_sql() + ";\n" if memory else ""
-        message += self._upsert(*UNFINISHED) if unfinished else ""
+        message += self.sql.remember(*UNFINISHED) if unfinished else ""
         try:
             self.run_sql(message + "COMMIT")
         except psycopg2.Error:
@@ -398,10 +392,7 @@ class PostgresBackend(MigrationBackend):
     def mark_finished(self) -> None:
         """Note that no batch is under way any more, in one round trip. Writes."""
         with self.reporting("cannot note the end of the batch"):
-            self.run_sql(
-                f"{BEGIN}{self.lock.take_fence}DELETE FROM {self.state_table} "
-                f"WHERE name = {self.literal(UNFINISHED[0])};\nCOMMIT"
-            )
+            self.run_sql(BEGIN + self.lock.take_fence + self.sql.forget(UNFINISHED[:1]) + "COMMIT")
 
     def initialize(self) -> None:
         """Create the history table, and its schema where there is none."""
@@ -416,13 +407,7 @@ class PostgresBackend(MigrationBackend):
             with self._creating(f"the schema {schema}", hint):
                 self.run_sql(f"CREATE SCHEMA {schema}")
         with self._creating("the history table", self._grant_hint()):
-            self.run_sql(self._create_history_sql())
-
-    def _create_history_sql(self) -> str:
-        return (
-            f"CREATE TABLE IF NOT EXISTS {self.table} (id text PRIMARY KEY, "
-            "hash text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
+            self.run_sql(self.sql.create)
 
     def initialize_memory(self) -> None:
         """Create the table beside the history, where a project needs one and it is not there."""
@@ -450,16 +435,15 @@ class PostgresBackend(MigrationBackend):
 
     def register_migration(self, migration: Migration) -> None:
         """Write the migration's row."""
-        self.run_sql(self._insert(migration))
+        self.run_sql(self.sql.insert(migration))
 
     def unregister_migration(self, migration: Migration) -> None:
         """Delete the migration's row."""
-        self.run_sql(self._delete(migration))
+        self.run_sql(self.sql.delete(migration))
 
     def get_applied_migrations(self) -> list[AppliedMigration]:
         """The rows of the history. Read-only."""
-        rows = self.fetch(f"SELECT h.id, h.hash, {_APPLIED_AT} FROM {self.table} h")
-        return [_applied(row) for row in rows]
+        return [applied(row) for row in self.fetch(self.sql.read) if _is_row(row)]
 
     def is_recorded(self, id: str) -> bool:
         """Whether the history holds this id now. Read-only."""
@@ -467,47 +451,26 @@ class PostgresBackend(MigrationBackend):
 
     def remember(self, name: str, value: str) -> None:
         """Write one row beside the history."""
-        self.run_sql(self._upsert(name, value))
-
-    def _upsert(self, name: str, value: str) -> str:
-        return (
-            f"INSERT INTO {self.state_table} (name, value) "
-            f"VALUES ({self.literal(name)}, {self.literal(value)}) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value;\n"
-        )
-
-    def _insert(self, migration: Migration) -> str:
-        return (
-            f"INSERT INTO {self.table} (id, hash, applied_at) VALUES "
-            f"({self.literal(migration.id)}, {self.literal(migration.hash)}, "
-            "pg_catalog.clock_timestamp());\n"
-        )
-
-    def _delete(self, migration: Migration) -> str:
-        return f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)};\n"
+        self.run_sql(self.sql.remember(name, value))
 
     # Running ---------------------------------------------------------------------------------
 
     def run_migration(self, migration: Migration) -> None:
         """Apply one migration and write its row, in one round trip where it is plain text."""
-        guard, record = self._guard(migration, "NOT EXISTS"), self._insert(migration)
+        guard, record = self.sql.require_absent(migration), self.sql.insert(migration)
         self._run(migration.script, "apply", migration.id, guard, record)
 
     def undo_migration(self, migration: Migration, undo: Script) -> None:
         """Undo one migration and delete its row, as `run_migration` applies it."""
-        guard, record = self._guard(migration, "EXISTS"), self._delete(migration)
+        guard, record = self.sql.require_recorded(migration), self.sql.delete(migration)
         self._run(undo, "undo", migration.id, guard, record)
 
     def run_repeatable(self, repeatable: Repeatable) -> None:
         """Run one repeatable, as `run_migration` applies a migration."""
         closing = ""
         if repeatable.script.directives.on_change:
-            closing = self._upsert(*self.last_run_row(repeatable))
+            closing = self.sql.remember(*self.last_run_row(repeatable))
         self._run(repeatable.script, "run", repeatable.name, "", closing)
-
-    def _guard(self, migration: Migration, wanted: str) -> str:
-        recorded = f"(SELECT FROM {self.table} WHERE id = {self.literal(migration.id)})"
-        return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
 
     def _run(self, script: Script, direction: Direction, id: str, guard: str, record: str) -> None:
         if script.directives.no_transaction:
@@ -567,15 +530,6 @@ class PostgresBackend(MigrationBackend):
         with self.reporting("cannot see what a run before this one has left"):
             self.wait_for_lock(lambda: still_running() is None, still_running)
 
-    def remember_sql(self, entry: Entry) -> str:
-        """A statement that writes a row of the journal."""
-        return self._upsert(entry.name, entry.value)
-
-    def forget_sql(self, entries: Sequence[Entry]) -> str:
-        """A statement that deletes rows of the journal."""
-        names = ", ".join(self.literal(entry.name) for entry in entries)
-        return f"DELETE FROM {self.state_table} WHERE name IN ({names});\n" if names else ""
-
     # Checking and telling --------------------------------------------------------------------
 
     def check_statements(
@@ -599,53 +553,8 @@ CAN_MARK = (
 _CAN_CHECK_CLIENT = (
     "current_setting('server_version_num')::int >= 140000 AND pg_catalog.version() LIKE '%linux%'"
 )
-#: As JSON has it, whatever DateStyle is, and whichever types the application has registered.
-_APPLIED_AT = "pg_catalog.to_json(h.applied_at)::text"
-_NAME_BYTES = 63  # what the server takes of a name; the rest it cuts off in silence
 
 
-_TIMES: dict[str, TypeOrTypes] = {
-    "lock_timeout": (int, float),
-    "statement_timeout": (int, float),
-    "lock_retries": int,
-}
-
-
-def _settings(config: FluxConfig) -> dict[str, Any]:
-    settings = config.backend_config
-    check_keys(
-        settings,
-        {"migrations_schema": str, "migrations_table": str, "migrations_lock_id": int, **_TIMES},
-        config.path,
-    )
-    schema = settings.get("migrations_schema", DEFAULT_SCHEMA)
-    table = settings.get("migrations_table", DEFAULT_TABLE)
-    lock_id = settings.get("migrations_lock_id", DEFAULT_LOCK_ID)
-    wrong = None
-    for key, name in (("migrations_schema", schema), ("migrations_table", table)):
-        if not 1 <= len(name.encode()) <= _NAME_BYTES or "\0" in name:
-            wrong = f"{key} in [backend] must be 1 to {_NAME_BYTES} bytes of text, "
-            wrong += "which is what PostgreSQL takes for a name"
-    for key in _TIMES:
-        if not 0 <= settings.get(key, 0) < 2**31 / 1000:
-            wrong = f"{key} in [backend] must be 0 or more, and less than 2147483"
-    if not -(2**63) <= lock_id < 2**63:
-        wrong = "migrations_lock_id in [backend] must fit into 64 bits"
-    if wrong is not None:
-        raise InvalidConfigurationError(
-            wrong, location=Location(config.path) if config.path else None
-        )
-    return {
-        "schema": schema,
-        "table": table,
-        "lock_id": lock_id,
-        "lock_wait": config.lock_wait,
-        **{key: settings[key] for key in _TIMES if key in settings},
-    }
-
-
-def _applied(row: Sequence[Any]) -> AppliedMigration:
-    """A row of the history, with `_APPLIED_AT`, in which zeros at the end are left out."""
-    id, hash, applied_at = row[:3]
-    moment = re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), applied_at.strip('"'))
-    return AppliedMigration(id, hash, datetime.fromisoformat(moment))
+def _is_row(row: Sequence[Any]) -> bool:
+    """Whether a row is one of the history, and not what stands for an empty one."""
+    return row[0] is not None

@@ -185,7 +185,7 @@ class PostgresJournaledRun(JournaledRun):
     def _reach(self, unit: Unit, entry: Entry) -> None:
         """Note that a unit is reached, and make the settings that hold for it."""
         is_direct = self.backend.held.is_direct
-        opening = self._opening + self._check_lock + self.backend.remember_sql(entry)
+        opening = self._opening + self._check_lock + self._row_sql(entry)
         self._noted[unit.number] = entry
         self._send(
             compose(
@@ -257,7 +257,7 @@ class PostgresJournaledRun(JournaledRun):
     def note(self, entry: Entry) -> None:
         """Write one row, in a transaction of its own, where the lock is held."""
         self._noted[entry.unit] = entry
-        row = self.backend.remember_sql(entry)
+        row = self._row_sql(entry)
         self.backend.run_sql(BEGIN + self._opening + self._check_lock + row + "COMMIT")
 
     def finish(self, unit: Unit) -> None:
@@ -271,8 +271,12 @@ class PostgresJournaledRun(JournaledRun):
 
     def _close_sql(self, unit: Unit | None) -> str:
         if unit is not None and unit.number < len(self.units):
-            return self.backend.remember_sql(self.entry(unit)._replace(state="finished"))
-        return self.backend.forget_sql([self.entry(unit) for unit in self.units]) + self._record_sql
+            return self._row_sql(self.entry(unit)._replace(state="finished"))
+        names = [self.entry(unit).name for unit in self.units]
+        return self.backend.sql.forget(names) + self._record_sql
+
+    def _row_sql(self, entry: Entry) -> str:
+        return self.backend.sql.remember(entry.name, entry.value)
 
     @property
     def _opening(self) -> str:

@@ -1,0 +1,90 @@
+"""The history and the table beside it on PostgreSQL, as SQL text. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from flux.backends.postgres_lock import HISTORY_CHANGED, fail_unless
+from flux.migration import AppliedMigration, Migration
+
+#: As JSON has it, whatever DateStyle is, and whichever types the application has registered.
+_APPLIED_AT = "pg_catalog.to_json(h.applied_at)::text"
+
+
+class HistorySQL(NamedTuple):
+    """Statements about both tables, whose names come quoted; each ends with `;` and a newline.
+
+    `literal` quotes a text.
+    """
+
+    table: str
+    state_table: str
+    literal: Callable[[str], str]
+
+    @property
+    def create(self) -> str:
+        """Create the history, where it is not there."""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.table} (id text PRIMARY KEY, "
+            "hash text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());\n"
+        )
+
+    @property
+    def read(self) -> str:
+        """A query for all rows, and whether the table beside is there. See `applied`.
+
+        An outer join: an empty history gives one row of nulls.
+        """
+        return (
+            f"SELECT h.id, h.hash, {_APPLIED_AT}, "
+            f"pg_catalog.to_regclass({self.literal(self.state_table)}) IS NOT NULL "
+            f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
+        )
+
+    def insert(self, migration: Migration) -> str:
+        """Write a migration's row."""
+        return (
+            f"INSERT INTO {self.table} (id, hash, applied_at) VALUES "
+            f"({self.literal(migration.id)}, {self.literal(migration.hash)}, "
+            "pg_catalog.clock_timestamp());\n"
+        )
+
+    def delete(self, migration: Migration) -> str:
+        """Delete a migration's row."""
+        return f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)};\n"
+
+    def require_absent(self, migration: Migration) -> str:
+        """Fail where a migration has a row."""
+        return self._require("NOT EXISTS", migration)
+
+    def require_recorded(self, migration: Migration) -> str:
+        """Fail where a migration has no row."""
+        return self._require("EXISTS", migration)
+
+    def _require(self, wanted: str, migration: Migration) -> str:
+        recorded = f"(SELECT FROM {self.table} WHERE id = {self.literal(migration.id)})"
+        return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
+
+    def remember(self, name: str, value: str) -> str:
+        """Write a row of the table beside."""
+        return (
+            f"INSERT INTO {self.state_table} (name, value) "
+            f"VALUES ({self.literal(name)}, {self.literal(value)}) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value;\n"
+        )
+
+    def forget(self, names: Sequence[str]) -> str:
+        """Delete rows of the table beside; nothing where no name is given."""
+        listed = ", ".join(map(self.literal, names))
+        return f"DELETE FROM {self.state_table} WHERE name IN ({listed});\n" if names else ""
+
+
+def applied(row: Sequence[Any]) -> AppliedMigration:
+    """A row of the history, as `HistorySQL.read` gives it."""
+    id, hash, applied_at = row[:3]
+    # JSON leaves out zeros at the end of the fraction.
+    moment = re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), applied_at.strip('"'))
+    return AppliedMigration(id, hash, datetime.fromisoformat(moment))
