@@ -520,3 +520,22 @@ def test_the_lock_is_free_after_a_failure_and_after_a_refusal(pg: PostgresProjec
                 apply_over(connection, pg)
         pg.add({"001.sql": "SELECT 1"})
         assert apply_over(connection, pg) == ("001",)
+
+
+def test_an_error_of_the_watcher_does_not_free_the_lock(pg: PostgresProject) -> None:
+    """It looks inside of savepoints, on the connection that holds the lock."""
+    told: list[str] = []
+
+    def break_the_watcher(event: Event) -> None:
+        watcher = runner.backend.watcher  # type: ignore[attr-defined]  # it is PostgreSQL's
+        if event.kind == "start" and watcher is not None:
+            watcher._session = "1/0"
+            with pytest.raises(psycopg2.errors.DivisionByZero):
+                watcher._look()
+            told.append(str(holder(pg)))
+
+    pg.add({"001.sql": "CREATE TABLE t ()", "002.sql": "CREATE TABLE u ()"})
+    with pg.runner(on_event=break_the_watcher) as runner:
+        assert runner.apply_migrations().applied == ("001", "002")
+    assert len(told) == 2
+    assert len(set(told)) == 1
