@@ -9,7 +9,7 @@ that it is reached, and afterwards that it is finished. What a file sets for its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from flux.exceptions import Problem
@@ -146,6 +146,18 @@ def read_entries(remembered: Iterable[tuple[str, str]]) -> tuple[Entry, ...]:
             direction, unit, id = name.removeprefix(_PREFIX).split(":", 2)
             found.append(Entry(direction, id, int(unit), **json.loads(value)))  # type: ignore[arg-type] # as it was written
     return tuple(sorted(found, key=lambda entry: (entry.id, entry.unit)))
+
+
+def without_ended(entries: Iterable[Entry], recorded: Collection[str]) -> tuple[Entry, ...]:
+    """The rows of what is under way, by the ids of a history that was read after them.
+
+    What has ended in between left no row; but that was seen after the rows were.
+    """
+    return tuple(
+        entry
+        for entry in entries
+        if entry.direction == "run" or (entry.id in recorded) == (entry.direction == "undo")
+    )
 
 
 def under_way(entries: Iterable[Entry]) -> UnderWay | None:

@@ -282,7 +282,7 @@ def plan_rollback(
     """The batch that undoes the newest `count` migrations (None: all), newest first.
 
     Or all that are newer than `to`, which itself stays applied; or all back to `through`,
-    which is undone too.
+    which is undone too. With nothing to undo, a batch that was cut off is finished.
 
     Raises `MigrationDirectoryCorruptedError` where what is to be undone is divergent or
     missing, `IrreversibleMigrationError` where it has no undo, `HalfDoneError` where a migration
@@ -314,13 +314,13 @@ def plan_rollback(
     on_disk = {migration.id: migration for migration in directory.migrations}
     migrations = [on_disk[id] for id in ids]
     _refuse_irreversible(migrations)
-    if not migrations:
-        return Plan()
-    steps = [_step("undo", migration, half) for migration in migrations]
     # On-change ones wait for the next apply, which runs them all: what they made may be gone.
     before = [r for r in directory.pre_apply if not r.script.directives.on_change]
     after = [r for r in directory.post_apply if not r.script.directives.on_change]
-    return _around(before, steps, after)
+    if not migrations:
+        finishes = state.unfinished and bool(after)
+        return Plan(tuple(Step("run", r) for r in after) if finishes else (), finishes=finishes)
+    return _around(before, [_step("undo", migration, half) for migration in migrations], after)
 
 
 def _around(

@@ -10,6 +10,7 @@ from flux.backends.journaled import Verdict
 from flux.backends.postgres_in_doubt import find_look, is_repeatable
 from flux.backends.postgres_journaled import way_of
 from flux.journal import (
+    Direction,
     Entry,
     Unit,
     Way,
@@ -18,6 +19,7 @@ from flux.journal import (
     read_entries,
     under_way,
     units_of_text,
+    without_ended,
 )
 from flux.migration import Script
 from flux.statements import Statement, split
@@ -125,6 +127,24 @@ def test_what_a_repeatable_does_is_not_under_way() -> None:
     [row] = _rows("VACUUM", "reached")
     assert under_way([row._replace(direction="run")]) is None
     assert under_way([]) is None
+
+
+@pytest.mark.parametrize(
+    ("direction", "recorded", "is_left"),
+    [
+        pytest.param("apply", False, True, id="half applied"),
+        pytest.param("apply", True, False, id="applied since"),
+        pytest.param("undo", True, True, id="half rolled back"),
+        pytest.param("undo", False, False, id="rolled back since"),
+        pytest.param("run", False, True, id="a repeatable"),
+    ],
+)
+def test_what_has_ended_since_the_journal_was_read(
+    direction: Direction, recorded: bool, is_left: bool
+) -> None:
+    """The history is read after it; the two are not read in one moment."""
+    [row] = (row._replace(direction=direction) for row in _rows("VACUUM", "reached"))
+    assert without_ended([row], {"1"} if recorded else {"2"}) == ((row,) if is_left else ())
 
 
 @pytest.mark.parametrize(

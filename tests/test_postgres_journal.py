@@ -584,10 +584,10 @@ def test_the_next_run_waits_for_what_a_killed_one_left(pg_pooled: PostgresProjec
         with running(pg, statement):
             pass
         assert pg.query(_count_of(statement)) == [(1,)]
-        assert "whose flux is gone" in pg.fail("apply", "--lock-wait", "0", code=5)
+        assert "left by a run that was cut off" in pg.fail("apply", "--lock-wait", "0", code=5)
         with pg.started("apply") as process:
             assert process.stderr is not None
-            assert "whose flux is gone, which is running" in process.stderr.readline()
+            assert "left by a run that was cut off, which is running" in process.stderr.readline()
             pg.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE state = 'idle in transaction' AND query LIKE '%ROW EXCLUSIVE MODE'"

@@ -28,6 +28,7 @@ from flux.journal import (
     read_entries,
     unit_of_function,
     units_of_text,
+    without_ended,
 )
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
@@ -184,16 +185,22 @@ class MigrationBackend(Mechanics, ABC):
         with self.reporting("cannot read the history"):
             if not self.is_initialized():
                 return DatabaseState()
-            return self.make_state(self.get_applied_migrations(), self.read_memory())
+            history, remembered = self.get_applied_migrations(), self.read_memory()
+            if read_entries(remembered.items()):
+                # Once more: another process may have gone on between the two.
+                history = self.get_applied_migrations()
+            return self.make_state(history, remembered)
 
     def make_state(
         self, history: Iterable[AppliedMigration], remembered: Mapping[str, str]
     ) -> DatabaseState:
-        """The state that the rows of the two tables say."""
+        """The state that the rows of the two tables say; the history was read behind a journal."""
+        rows = tuple(sorted(history, key=lambda row: row.id))
+        entries = read_entries(remembered.items()) if remembered else ()
         return DatabaseState(
-            history=tuple(sorted(history, key=lambda row: row.id)),
+            history=rows,
             unfinished=UNFINISHED[0] in remembered,
-            journal=read_entries(remembered.items()) if remembered else (),
+            journal=without_ended(entries, {row.id for row in rows}) if entries else (),
             last_runs={
                 name.removeprefix(_LAST_RUN): value
                 for name, value in remembered.items()

@@ -53,7 +53,7 @@ from flux.exceptions import (
     InvalidConfigurationError,
     Problem,
 )
-from flux.journal import Direction, Entry, Way
+from flux.journal import Direction, Entry, Way, read_entries
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split
@@ -229,7 +229,7 @@ class PostgresBackend(MigrationBackend):
             if connection is None:
                 [(can_mark,)] = self.fetch(f"SELECT {CAN_MARK}")
                 self.held = Held(can_mark=can_mark)
-                return True
+                return True  # and the fence is waited for by each migration
             self._holder = connection
             with connection.cursor(cursor_factory=extensions.cursor) as cursor:
                 # Nothing else runs on this connection: an error here would free the lock.
@@ -237,9 +237,9 @@ class PostgresBackend(MigrationBackend):
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
                     f"{self.lock.outlast_timeouts}; "
                     f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
-                    f"{_CAN_CHECK_CLIENT}"
+                    f"{_CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
                 )
-                is_ours, *held = cursor.fetchone()
+                is_ours, *held, fence_is_free = cursor.fetchone()
             # Behind a pooler the server's process may be another one each time.
             self.held = Held(*held)._replace(is_direct=held[0] == connection.info.backend_pid)
             if not is_ours:
@@ -247,6 +247,8 @@ class PostgresBackend(MigrationBackend):
                 self._holder = None
             elif not self.held.is_direct and self._is_starved():
                 self.held = Held(can_mark=self.held.can_mark)
+            elif not fence_is_free:
+                self._wait_for_fence()
             return bool(is_ours)
 
         try:
@@ -263,6 +265,15 @@ class PostgresBackend(MigrationBackend):
         finally:
             self._free_lock()
             self.held, self.watcher = Held(), Watcher(self.report)
+
+    def _wait_for_fence(self) -> None:
+        """Wait for what a killed run still has under way on the server, and say for whom."""
+
+        def describe() -> str | None:
+            rows = self.fetch(self.lock.fence_holder)
+            return f"{Holder(*rows[0])}, left by a run that was cut off" if rows else None
+
+        self.wait_for_lock(lambda: describe() is None, describe)
 
     def _free_lock(self) -> None:
         holder, self._holder = self._holder, None
@@ -354,6 +365,9 @@ class PostgresBackend(MigrationBackend):
                 self._refuse_names_in_lower_case()
                 return DatabaseState()
             remembered = self.read_memory() if rows[0][3] else {}
+            if read_entries(remembered.items()):
+                # Once more: another process may have gone on between the two.
+                rows = self.fetch(self.sql.read)
         return self.make_state(map(applied, filter(_is_row, rows)), remembered)
 
     def _refuse_names_in_lower_case(self) -> None:
@@ -525,7 +539,7 @@ class PostgresBackend(MigrationBackend):
 
         def still_running() -> str | None:
             rows = self.fetch(query)
-            return f"pid {rows[0][0]}, whose flux is gone" if rows else None
+            return f"pid {rows[0][0]}, left by a run that was cut off" if rows else None
 
         with self.reporting("cannot see what a run before this one has left"):
             self.wait_for_lock(lambda: still_running() is None, still_running)

@@ -82,13 +82,28 @@ class LockSQL(NamedTuple):
     @property
     def holder(self) -> str:
         """A query: the session that holds the lock, if any does. Read-only."""
+        return self._session_with(self._is_lock)
+
+    @property
+    def fence_holder(self) -> str:
+        """A query: the session that holds the fence, if any does. Read-only."""
+        return self._session_with(f"{self._is_fence} AND l.granted")
+
+    @property
+    def fence_is_free(self) -> str:
+        """An expression: whether no session holds the fence."""
+        return (
+            f"NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_fence} AND l.granted)"
+        )
+
+    def _session_with(self, condition: str) -> str:
         return (
             "SELECT a.pid, a.application_name, "
             "CASE WHEN a.backend_start IS NOT NULL THEN "  # else this user may not see it
             "coalesce(a.client_hostname, host(a.client_addr), 'the server itself') END, "
             "to_char(coalesce(a.xact_start, a.backend_start), 'YYYY-MM-DD HH24:MI:SS TZ') "
             "FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid) "
-            f"WHERE {self._is_lock} LIMIT 1"
+            f"WHERE {condition} LIMIT 1"
         )
 
     def held_by(self, pid: int | None) -> str:

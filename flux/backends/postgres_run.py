@@ -202,7 +202,16 @@ def settled_session(backend: PostgresBackend) -> Iterator[None]:
             backend.roll_back()
             backend.dbapi.autocommit = True  # a Python migration may have changed it
             if failed or backend.session.settings is not None:
-                backend.session.settle(backend.dbapi)
+                _settle(backend)
+
+
+def _settle(backend: PostgresBackend) -> None:
+    """Take back what the script has changed; where that fails, the script is done all the same."""
+    try:
+        backend.session.settle(backend.dbapi)
+    except psycopg2.Error as error:
+        what = " ".join(str(error).split())
+        backend.announce(f"the session could not be put back as it was found: {what}")
 
 
 def call_function(backend: PostgresBackend, function: Callable[[Any], object]) -> None:
