@@ -135,6 +135,13 @@ def pg_pooled(pg_alone: PostgresProject, pooled_url: str) -> PostgresProject:
     return pg_alone
 
 
+@pytest.fixture(params=["pg_alone", "pg_pooled"], ids=["direct", "pooled"])
+def place(request: pytest.FixtureRequest) -> PostgresProject:
+    """A project on a database of the test's own, which flux reaches in either way."""
+    project: PostgresProject = request.getfixturevalue(request.param)
+    return project
+
+
 def _postgres_project(
     postgres: Postgres, root: Path, run_flux: FluxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> PostgresProject:

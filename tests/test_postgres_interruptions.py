@@ -42,13 +42,6 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=["pg_alone", "pg_pooled"], ids=["direct", "pooled"])
-def place(request: pytest.FixtureRequest) -> PostgresProject:
-    """A project on a database of the test's own, which flux reaches in either way."""
-    project: PostgresProject = request.getfixturevalue(request.param)
-    return project
-
-
 def interrupt(place: PostgresProject, number: signal.Signals) -> tuple[int, str, str]:
     """Send an apply that signal while its last statement runs; how it ends."""
     with place.started("apply") as process:

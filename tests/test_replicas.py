@@ -2,80 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
 import psycopg2
 import pytest
 
-from tests.flux_process import FluxResult, flux_environment
 from tests.postgres_project import PostgresProject
+from tests.replicas import run_together
 from tests.test_postgres_lock import NO_TRANSACTION, applied_in
 
 REPLICAS = 50
-HANGS_AFTER = 60.0  # seconds
-
-# `python -m flux`, which has loaded what it needs, and goes on when its standard input ends.
-REPLICA = """\
-import runpy, sys
-import flux.backends.postgres, flux.cli, flux.runner
-print("ready", flush=True)
-sys.stdin.read()
-runpy.run_module("flux", run_name="__main__", alter_sys=True)
-"""
-
-
-@pytest.fixture(params=["direct", "pooled"])
-def place(request: pytest.FixtureRequest) -> PostgresProject:
-    """A project on a database of the test's own, which flux reaches in either way."""
-    name = "pg_alone" if request.param == "direct" else "pg_pooled"
-    project: PostgresProject = request.getfixturevalue(name)
-    return project
-
-
-def run_together(pg: PostgresProject, count: int, *arguments: str) -> Sequence[FluxResult]:
-    """Run flux in `count` processes that start at the same moment; how each of them ended.
-
-    Fails, with what they have said, when one has not ended in time; it is killed then.
-    """
-    with ExitStack() as stack:
-        processes = []
-        for _ in range(count):
-            process = subprocess.Popen(
-                [sys.executable, "-c", REPLICA, *arguments],
-                cwd=pg.root,
-                env=flux_environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            processes.append(process)
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.stdin = None
-        deadline = time.monotonic() + HANGS_AFTER
-        results, late = [], 0
-        for process in processes:
-            try:
-                out, err = process.communicate(timeout=max(0.01, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                late += 1
-                process.kill()
-                out, err = process.communicate()
-            results.append(FluxResult(process.returncode, out, err))
-    assert not late, f"{late} of {count} still ran after {HANGS_AFTER} s: {results}"
-    return results
 
 
 @pytest.mark.parametrize("kind", ["ordinary", "concurrently"])
@@ -91,7 +28,7 @@ def test_of_fifty_replicas_each_migration_is_applied_by_one(
         if kind == "concurrently":
             text = f"{NO_TRANSACTION}{text}CREATE INDEX CONCURRENTLY i{id} ON counter (ran);\n"
         place.add({f"{id}.sql": text})
-    results = run_together(place, REPLICAS, "apply")
+    results = run_together(place.root, "postgres", [["apply"]] * REPLICAS)
     assert {result.code for result in results} == {0}, [r for r in results if r.code != 0]
     assert place.query("SELECT id, ran FROM counter ORDER BY id") == [(id, 1) for id in ids]
     assert sorted(id for result in results for id in applied_in(result.out)) == ids

@@ -9,26 +9,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.flux_process import FluxProcess, FluxResult, flux_environment
 from tests.project import Project
+from tests.replicas import run_together
 from tests.test_sqlite import AS_ORDINARY_USER, UNTOUCHED
 
 JOURNALS = ["wal", "delete"]
 PROCESSES = 24
 
-# `python -m flux`, which has loaded what it needs, and goes on when its standard input ends.
-REPLICA = """\
-import runpy, sys
-import flux.backends.sqlite_lock, flux.cli, flux.runner
-print("ready", flush=True)
-sys.stdin.read()
-runpy.run_module("flux", run_name="__main__", alter_sys=True)
-"""
 each_journal = pytest.mark.parametrize("journal", JOURNALS)
 
 
@@ -38,37 +31,6 @@ def make(project: Project, journal: str, *statements: str) -> None:
         assert connection.execute(f"PRAGMA journal_mode = {journal}").fetchone() == (journal,)
         for statement in statements:
             connection.execute(statement)
-
-
-def run_together(project: Project, addresses: list[str]) -> list[FluxResult]:
-    """`flux apply` for each address, all at the same moment; how each of them ended."""
-    with ExitStack() as stack:
-        processes = []
-        for address in addresses:
-            process = subprocess.Popen(
-                [sys.executable, "-c", REPLICA, "apply", address],
-                cwd=project.root,
-                env=flux_environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            processes.append(process)
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.stdin = None
-        results = []
-        for process in processes:
-            out, err = process.communicate(timeout=90)
-            results.append(FluxResult(process.returncode, out, err))
-        return results
 
 
 @each_journal
@@ -85,7 +47,9 @@ def test_of_many_processes_each_migration_is_applied_by_one(project: Project, jo
     (project.root / "folder").symlink_to(project.root)
     paths = ["app.db", str(project.database), str(link), "folder/app.db", "./elsewhere/link.db"]
     addresses = [f"sqlite:///{paths[number % 5]}" for number in range(PROCESSES)]
-    results = run_together(project, addresses)
+    results = run_together(
+        project.root, "sqlite_lock", [["apply", address] for address in addresses]
+    )
     assert {result.code for result in results} == {0}, [r for r in results if r.code != 0]
     assert project.query("SELECT id, ran FROM counter ORDER BY id") == [(id, 1) for id in ids]
     assert project.applied() == ids
