@@ -141,6 +141,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.backends.dbapi",
         "flux.backends.signals",
         "flux.backends.sqlite",
+        "flux.backends.sqlite_foreign_keys",
         "flux.checking",
         "flux.config",
         "flux.directory",

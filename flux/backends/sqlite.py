@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, ClassVar, ParamSpec, TypeVar
@@ -20,6 +20,7 @@ from flux import address
 from flux.backends.base import MigrationBackend
 from flux.backends.dbapi import quote_literal, unavailable
 from flux.backends.signals import ErrorReport, TransactionEndedError
+from flux.backends.sqlite_foreign_keys import ForeignKeys, quote
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
 from flux.journal import Way
@@ -64,10 +65,6 @@ _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
 
-class ForeignKeyError(sqlite3.IntegrityError):
-    """A migration leaves rows that refer to rows which are not there."""
-
-
 class BusyError(sqlite3.OperationalError):
     """Another connection kept the database locked for all of `busy_timeout`."""
 
@@ -98,12 +95,12 @@ class SQLiteBackend(MigrationBackend):
     ) -> None:
         """`path` of a file or `:memory:`; `busy_timeout` and `lock_wait` in seconds."""
         self.path = path
-        self.table = _quote(table)
-        self.state_table = _quote(table + "_state")
+        self.table = quote(table)
+        self.state_table = quote(table + "_state")
         self.busy_timeout = busy_timeout
         self.lock_wait = lock_wait
         self._handed_in = connection
-        self._known_violations: Counter[Any] | None = None
+        self._foreign_keys = ForeignKeys(self.fetch)
         #: An empty database in memory is read in place of a file that is not there.
         self._stands_in = False
 
@@ -194,7 +191,7 @@ class SQLiteBackend(MigrationBackend):
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the lock for a batch; first creates the database file where there is none."""
-        self._known_violations = None
+        self._foreign_keys.forget()
         if self.path == MEMORY:
             yield
             return
@@ -231,10 +228,9 @@ class SQLiteBackend(MigrationBackend):
     def migration_transaction(self, script: Script) -> Iterator[None]:
         """A transaction with foreign keys off outside it, checked before it commits."""
         with self._session(script), self.transaction():
-            if self._known_violations is None:
-                self._known_violations = self._foreign_key_violations()
+            self._foreign_keys.note()
             yield
-            self._check_foreign_keys(self._known_violations)
+            self._foreign_keys.check()
 
     @contextmanager
     def _session(self, script: Script) -> Iterator[None]:
@@ -334,48 +330,6 @@ class SQLiteBackend(MigrationBackend):
     def _has_table(self, quoted: str) -> bool:
         # The pragma gives no row for a table that is not there, and takes the name as it is.
         return bool(self.fetch(f"PRAGMA table_info({quoted})"))
-
-    # Foreign keys ----------------------------------------------------------------------------
-
-    def _check_foreign_keys(self, known: Counter[Any]) -> None:
-        """Fail on violations that were not there before this batch."""
-        violations = self._foreign_key_violations()
-        if new := violations - known:
-            (table, parent, values), count = next(iter(new.items()))
-            if values is None:
-                raise ForeignKeyError(parent)
-            more = sum(new.values()) - count
-            raise ForeignKeyError(
-                f"FOREIGN KEY constraint failed: {table} refers to rows that are not in "
-                f"{parent}: {', '.join(map(repr, values)) or '?'}"
-                + (f", and {more} more" if more else "")
-            )
-        self._known_violations = violations
-
-    def _foreign_key_violations(self) -> Counter[Any]:
-        """Each violation by table, parent and the values of the key: rebuilds change rowids."""
-        found: Counter[Any] = Counter()
-        for (name,) in self.fetch("SELECT name FROM sqlite_master WHERE type = 'table'"):
-            try:
-                rows = self.fetch(f"PRAGMA main.foreign_key_check({_quote(name)})")
-            except sqlite3.OperationalError as error:  # the parent's columns are not unique
-                found[name, str(error), None] += 1
-                continue
-            for table, rowid, parent, key in rows:
-                found[table, parent, self._foreign_key_values(table, rowid, key)] += 1
-        return found
-
-    def _foreign_key_values(self, table: str, rowid: int | None, key: int) -> tuple[Any, ...]:
-        if rowid is None:  # a WITHOUT ROWID table
-            return ()
-        columns = [
-            row[3]
-            for row in self.fetch(f"PRAGMA foreign_key_list({_quote(table)})")
-            if row[0] == key
-        ]
-        names = ", ".join(map(_quote, columns))
-        rows = self.fetch(f"SELECT {names} FROM {_quote(table)} WHERE rowid = {rowid}")
-        return tuple(rows[0]) if rows else ()
 
     # Statements ------------------------------------------------------------------------------
 
@@ -552,7 +506,3 @@ def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
 def _is_busy(error: sqlite3.OperationalError) -> bool:
     # sqlite_errorcode came with Python 3.11.
     return "database is locked" in str(error) or "database table is locked" in str(error)
-
-
-def _quote(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
