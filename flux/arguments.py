@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from functools import partial
 
 from flux import __version__
@@ -61,6 +62,10 @@ class Arguments(argparse.Namespace):
 _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 
 
+#: What is meant as N or as an id, and would be a new SQLite file.
+_NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
+
+
 def parse(argv: Sequence[str] | None) -> Arguments:
     """Parse a command line (None: that of the process).
 
@@ -78,6 +83,11 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     if takes_count and uri.isascii() and uri.isdigit():
         # A lone argument of digits is N.
         arguments.uri, arguments.n = None, int(uri)
+    elif hasattr(arguments, "n") and _NO_ADDRESS.match(uri):
+        parser.error(
+            f"{uri!r} is no database's address (N is a whole number, and --to names a migration; "
+            f"a SQLite file of that name is sqlite:///{uri})"
+        )
     return arguments
 
 

@@ -26,6 +26,7 @@ from flux.python_file import python_location
 if TYPE_CHECKING:
     from flux.outcome import Aftermath
 
+_ANSWER = "look whether it did: `flux resume --skip` if so, else `flux resume --retry`"
 _VERBS = {"apply": "applying", "undo": "undoing", "run": "running"}
 _BROKE_AFTER = {
     "apply": ("{} was applied", "{} is applied, and the history says so"),
@@ -114,6 +115,10 @@ def _message(
     if report.detail:
         message += f"\ndetail: {report.detail}"
     hint = report.hint
+    if hint is not None and "no-transaction" in hint and script.directives.no_transaction:
+        hint = "take it out of the BEGIN; … COMMIT; that it stands in"
+    if half is not None and half.open is not None and backend.is_in_doubt(half.open):
+        return message, _ANSWER
     if hint is None and half is not None and isinstance(error, StatementError):
         again = {"apply": "apply", "undo": "roll back", "run": "apply"}[step.action]
         hint = f"mend it from statement {half.goes_on_at} on, and {again} again: flux goes on there"
@@ -132,7 +137,7 @@ def _doubt(error: InDoubtError) -> tuple[str, str]:
         )
     return (
         f"an earlier run was cut off at {what}, and whether that took effect cannot be known",
-        "look whether it did: `flux resume --skip` if so, else `flux resume --retry`",
+        _ANSWER,
     )
 
 
@@ -159,7 +164,7 @@ def _state(
             how = "it runs again in the next batch"
         return f"the connection broke, and whether {step.name} took effect is not known; {how}"
     if script.directives.no_transaction:
-        return _state_without_transaction(step, script, error, after.half)
+        return _state_without_transaction(backend, step, script, error, after.half)
     if isinstance(error, TransactionEndedError):
         return "what it committed is in the database, and the history does not say so"
     if step.action == "run":
@@ -171,6 +176,7 @@ def _state(
 
 
 def _state_without_transaction(
+    backend: MigrationBackend,
     step: Step,
     script: Script,
     error: Exception,
@@ -183,9 +189,13 @@ def _state_without_transaction(
         count = failed - 1  # its journal only says what runs
     if half is None and isinstance(error, FluxMigrationException):
         return f"nothing of {step.name} ran"
-    if script.function is not None:
-        return f"it ran without a transaction, and {recorded}"
     before = {0: "no statement", 1: "statement 1"}.get(count, f"statements 1 to {count}")
     total = f" of {error.total}" if isinstance(error, StatementError) and error.total else ""
-    fails = f"statement {failed} failed, " if failed is not None else ""
-    return f"it ran without a transaction: {before}{total} took effect, {fails}and {recorded}"
+    parts = [] if script.function is not None else [f"{before}{total} took effect"]
+    if half is not None and half.open is not None and half.open.state == "reached":
+        what = "it" if script.function is not None else f"statement {half.goes_on_at}"
+        known = "is not known" if backend.is_in_doubt(half.open) else "the next run finds out"
+        parts.append(f"whether {what} did {known}")
+    elif failed is not None:
+        parts.append(f"statement {failed} failed")
+    return f"it ran without a transaction: {', '.join([*parts, f'and {recorded}'])}"

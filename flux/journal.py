@@ -56,6 +56,11 @@ class Unit(NamedTuple):
         return self.is_atomic and not (self.statements and self.statements[-1].number == self.last)
 
     @property
+    def is_function(self) -> bool:
+        """Whether it is a Python function."""
+        return not (self.is_atomic or self.statements)
+
+    @property
     def first(self) -> Statement | None:
         """Its first statement; None for a Python function."""
         return self.statements[0].statement if self.statements else None
@@ -132,8 +137,13 @@ class UnderWay(NamedTuple):
 
 def entry_of(direction: Direction, id: str, unit: Unit, state: UnitState) -> Entry:
     """The row for a unit in a state."""
-    text = unit.source[:_KEPT] if unit.statements else ""
-    return Entry(direction, id, unit.number, state, unit.hash, text, unit.lead, unit.last)
+    from flux.progress import without_passwords  # for the few files that have a journal
+
+    lead = without_passwords(unit.source[: unit.lead])
+    text = lead + without_passwords(unit.source[unit.lead :])
+    if unit.is_function:
+        text = ""
+    return Entry(direction, id, unit.number, state, unit.hash, text[:_KEPT], len(lead), unit.last)
 
 
 def read_entries(remembered: Iterable[tuple[str, str]]) -> tuple[Entry, ...]:
@@ -144,7 +154,9 @@ def read_entries(remembered: Iterable[tuple[str, str]]) -> tuple[Entry, ...]:
             import json
 
             direction, unit, id = name.removeprefix(_PREFIX).split(":", 2)
-            found.append(Entry(direction, id, int(unit), **json.loads(value)))  # type: ignore[arg-type] # as it was written
+            # What a newer flux has added is passed over.
+            fields = {k: v for k, v in json.loads(value).items() if k in Entry._fields}
+            found.append(Entry(direction, id, int(unit), **fields))  # type: ignore[arg-type] # as it was written
     return tuple(sorted(found, key=lambda entry: (entry.id, entry.unit)))
 
 
@@ -162,8 +174,12 @@ def without_ended(entries: Iterable[Entry], recorded: Collection[str]) -> tuple[
 
 def under_way(entries: Iterable[Entry]) -> UnderWay | None:
     """The migration that is half applied or half undone, if one is. Repeatables start anew."""
-    own = tuple(entry for entry in entries if entry.direction != "run")
-    return UnderWay(own[0].direction, own[0].id, own) if own else None
+    own = [entry for entry in entries if entry.direction != "run"]
+    if not own:
+        return None
+    first = own[0]
+    rows = tuple(e for e in own if (e.direction, e.id) == (first.direction, first.id))
+    return UnderWay(first.direction, first.id, rows)
 
 
 def units_of_text(
@@ -200,6 +216,7 @@ def units_of_text(
         if block is not None:
             if closes_transaction(statement, dialect):
                 add(block, number, is_atomic=True, modes=modes)
+                session += [one for one in block if way_of(one.statement) == "session"]
                 block = None
             else:
                 block.append(numbered_one)
@@ -210,6 +227,8 @@ def units_of_text(
             fresh += 1
         else:
             add([numbered_one], number, is_atomic=way == "together")
+    if fresh:  # settings that nothing follows: they may be wrong, or last
+        add([], session[-1].number, is_atomic=True)
     return units
 
 
@@ -234,6 +253,8 @@ def find_changes(script: Script, units: Sequence[Unit], half: UnderWay) -> list[
                 script.location(),
             )
         ]
+    from flux.progress import without_passwords
+
     problems = []
     for entry in half.finished:
         unit = units[entry.unit - 1] if entry.unit <= len(units) else None
@@ -245,7 +266,7 @@ def find_changes(script: Script, units: Sequence[Unit], half: UnderWay) -> list[
                 "under-way",
                 (half.id,),
                 f"statement {entry.statement} has taken effect, and is another one now:\n"
-                + difference(entry.text, unit.source[:_KEPT] if unit else ""),
+                + difference(entry.text, without_passwords(unit.source)[:_KEPT] if unit else ""),
                 "restore it, and put the change into a statement below or into a new migration",
                 script.location(first.start) if first else script.location(),
             )

@@ -292,7 +292,7 @@ def plan_rollback(
     if half is not None and half.direction == "apply":
         raise HalfDoneError(
             f"{half}; before anything is rolled back, that has to be done",
-            hint="`flux apply` goes on with it; mend the file from that statement on, if need be, "
+            hint="`flux resume` goes on with it; mend the file from that statement on, if need be, "
             "and roll it back then",
         )
     key = sort_key(directory.order)
@@ -303,6 +303,11 @@ def plan_rollback(
     else:
         _find(target, newest_first, "applied")
         ids = newest_first[: newest_first.index(target) + (through is not None)]
+    if half is not None and half.id not in ids:
+        raise HalfDoneError(
+            f"{half}; before anything else, that has to be done",
+            hint="`flux resume` goes on with it, and so does `flux rollback`",
+        )
     touched = set(ids)
     refuse(
         [

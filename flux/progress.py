@@ -121,11 +121,16 @@ def first_words(sql: str) -> str:
     return one_line(sql[: 10 * _FIRST_WORDS], _FIRST_WORDS)
 
 
+def without_passwords(text: str) -> str:
+    """SQL with what looks like a password taken out of it."""
+    return _SECRET.sub(r"\1***", text)
+
+
 def one_line(text: str, length: int) -> str:
     """Text of somebody's SQL as it may be shown: one line, without passwords, cut to a length.
 
     What is not printable, such as a terminal's escape sequences, is shown as `?`.
     """
-    line = _SECRET.sub(r"\1***", " ".join(text.split()))
+    line = without_passwords(" ".join(text.split()))
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"

@@ -55,7 +55,7 @@ class StatusLine:
 
     def show(self, *texts: str) -> None:
         """Write a line in place of the one before: the first that fits, or else the last, cut."""
-        width = _width(self._stream) - 1
+        width = _width(self._stream) - 3  # room for the `^C` that a terminal echoes
         text = next((text for text in texts if _cut(text, width) == text), None)
         self._is_shown = True
         self._write(f"\r{_cut(texts[-1], width) if text is None else text}\x1b[K")

@@ -425,6 +425,17 @@ def test_a_lone_argument_of_digits_is_n(shop: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments", [("apply", "1x"), ("apply", "1", "2"), ("rollback", "-y", "20240101_001_users")]
+)
+def test_what_is_no_address_makes_no_database(shop: Project, arguments: tuple[str, ...]) -> None:
+    """A mistyped N, or an id without its --to, is not the name of a new file."""
+    before = shop.files()
+    err = shop.fail(*arguments, code=2)
+    assert " is no database's address (N is a whole number, and --to names a migration; " in err
+    assert shop.files() == before
+
+
+@pytest.mark.parametrize(
     ("argument", "variable", "made"),
     [
         pytest.param(None, None, "app.db", id="the file's"),

@@ -51,13 +51,18 @@ def shape(unit: Unit) -> tuple[list[int], list[int], bool, int]:
         pytest.param("BEGIN; END", [([], [], True, 2)], id="an empty block"),
         pytest.param(
             "SET a.b = 1; SELECT 1; RESET a.b; SET ROLE r; VACUUM; SELECT 2; SET x = 1",
-            [([2], [1], True, 2), ([5], [1, 3, 4], False, 5), ([6], [1, 3, 4], True, 6)],
-            id="settings, the last of them for nothing",
+            [
+                ([2], [1], True, 2),
+                ([5], [1, 3, 4], False, 5),
+                ([6], [1, 3, 4], True, 6),
+                ([], [1, 3, 4, 7], True, 7),
+            ],
+            id="settings, the last of them by themselves",
         ),
         pytest.param(
             "BEGIN; SET x = 1; COMMIT; SELECT 1",
-            [([2], [], True, 3), ([4], [], True, 4)],
-            id="a setting within a block is the block's",
+            [([2], [], True, 3), ([4], [2], True, 4)],
+            id="a setting within a block holds for what follows it, too",
         ),
     ],
 )
@@ -206,6 +211,9 @@ def test_changes_of_what_is_done(now: str, messages: list[str]) -> None:
         ("set role r", "session"),
         ("RESET ALL", "session"),
         ("SELECT pg_catalog.set_config('search_path', '', false)", "session"),
+        ("SELECT set_config('search_path', now()::text, false)", "together"),
+        ("SELECT set_config('a.b', 'c', false), f()", "together"),
+        ("SELECT set_config('a.b', 'c', true)", "together"),
     ],
 )
 def test_how_postgres_runs_a_statement(text: str, way: Way) -> None:
@@ -222,9 +230,11 @@ def test_how_postgres_runs_a_statement(text: str, way: Way) -> None:
         ("CREATE INDEX CONCURRENTLY IF NOT EXISTS a ON t (b)", {"table": "t", "name": "a"}),
         (
             'CREATE INDEX CONCURRENTLY "A ""b" ON "s p" . "T" (b)',
-            {"table": '"s p" . "T"', "name": 'A "b'},
+            {"table": '"s p"."T"', "name": 'A "b'},
         ),
         ("CREATE INDEX CONCURRENTLY ON t (b)", {"table": "t", "name": None}),
+        ('CREATE INDEX CONCURRENTLY "a"ON t (b)', {"table": "t", "name": "a"}),
+        ("CREATE INDEX CONCURRENTLY AÄ ON s /* x */ . t (b)", {"table": "s.t", "name": "aÄ"}),
         ("CREATE -- x\n INDEX /* y */ CONCURRENTLY ä1$ ON t (b)", {"table": "t", "name": "ä1$"}),
         (f"CREATE INDEX CONCURRENTLY {'x' * 70} ON t (b)", {"table": "t", "name": "x" * 63}),
         ("DROP INDEX CONCURRENTLY s.a", {"path": "s.a"}),
@@ -292,7 +302,9 @@ def _answer(*indexes: tuple[int, str, bool]) -> str:
             Verdict(False),
             id="so was this one",
         ),
-        pytest.param("", (), ((1, "x", True),), Verdict(True), id="without a name"),
+        pytest.param("", (), (), Verdict(False), id="without a name, absent"),
+        pytest.param("", (), ((1, "x", True),), Verdict(None), id="without a name"),
+        pytest.param("", (), ((1, "x", False),), Verdict(None), id="without a name, INVALID"),
         pytest.param(
             "", (), ((1, "x", True), (2, "y", True)), Verdict(None), id="without a name, of two"
         ),

@@ -128,7 +128,6 @@ CUT_OFF = pytest.mark.parametrize("cut_off", [cut_off_at, cut_off_behind])
     [
         "CREATE INDEX CONCURRENTLY t_b ON t (b)",
         'create unique index concurrently if not exists "T b" /* ; */ on t (a, b)',
-        "CREATE INDEX CONCURRENTLY ON t (b)",
         "DROP INDEX CONCURRENTLY t_old",
         "REINDEX INDEX CONCURRENTLY t_old",
         "REINDEX TABLE CONCURRENTLY t",
@@ -200,7 +199,8 @@ migrations/001.sql:3: applying 001 failed: an earlier run was cut off at stateme
 that took effect cannot be known
     3 | CALL work();
 hint: look whether it did: `flux resume --skip` if so, else `flux resume --retry`
-state: it ran without a transaction: statement 1 took effect, and 001 is not in the history"""
+state: it ran without a transaction: statement 1 took effect, whether statement 2 did is not \
+known, and 001 is not in the history"""
 
 
 def test_what_cannot_be_known_is_asked(doubtful: PostgresProject) -> None:
@@ -251,6 +251,81 @@ def test_an_answer_to_no_question_is_refused(half: PostgresProject) -> None:
     assert counted(half) == 1
 
 
+@CUT_OFF
+def test_of_an_index_without_a_name_nothing_is_known(half: PostgresProject, cut_off: Any) -> None:
+    """Another one, which somebody else has made meanwhile, could be taken for it."""
+    half.add({"001.sql": f"{NO_TRANSACTION}{COUNT}CREATE INDEX CONCURRENTLY ON t (b);\n"})
+    cut_off(half, "CREATE INDEX CONCURRENTLY ON t (b)")
+    assert "cut off at statement 2, and whether that took effect cannot be known" in half.error()
+    assert len(indexes(half)) == 2
+    if cut_off is cut_off_at:
+        half.query("DROP INDEX t_b_idx")
+    half.succeed("resume", "--retry" if cut_off is cut_off_at else "--skip")
+    assert (indexes(half), counted(half)) == ({"t_old": True, "t_b_idx": True}, 1)
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["blocked", "interrupted"])
+def test_what_commits_as_it_goes_never_runs_again_by_itself(
+    half: PostgresProject, interrupted: bool
+) -> None:
+    """An error does not say how far it came, not even the one after which others come again."""
+    half.query("CREATE TABLE gate ()")
+    work = "DO $$ BEGIN UPDATE counter SET n = n + 1; COMMIT; LOCK TABLE gate; END $$"
+    timeout = "" if interrupted else " lock-timeout=100ms"
+    half.add({"001.sql": f"-- flux: no-transaction{timeout}\n{work};\n"})
+    with in_the_way(half, "LOCK TABLE gate"):
+        if interrupted:
+            with running(half, "DO $$ BEGIN UPDATE counter") as process:
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate()
+        else:
+            err = half.fail("apply")
+            assert "whether statement 1 did is not known, and 001 is not in the history" in err
+    assert "tried again" not in err
+    for _ in range(2):
+        assert (
+            "cut off at statement 1, and whether that took effect cannot be known" in half.error()
+        )
+    assert counted(half) == 1
+    half.succeed("resume", "--skip")
+    assert (counted(half), half.applied()) == (1, ["001"])
+
+
+def test_a_unit_that_is_taken_out_of_the_file_leaves_nothing(broken: PostgresProject) -> None:
+    """Its INVALID index is dropped, its row is gone, and a rollback is free again."""
+    text = BROKEN[: BROKEN.index("CREATE UNIQUE")]
+    broken.add({"001.sql": text, "001.undo.sql": COUNT})
+    assert broken.apply().applied == ("001",)
+    assert (indexes(broken), journal(broken)) == ({"t_old": True, "t_b": True}, [])
+    assert broken.rollback().undone == ("001",)
+
+
+def test_a_unit_in_doubt_that_is_taken_out_of_the_file_is_still_in_doubt(
+    doubtful: PostgresProject,
+) -> None:
+    doubtful.add({"001.sql": NO_TRANSACTION + COUNT})
+    assert "cut off at statement 2, and whether that took effect cannot be known" in (
+        doubtful.error()
+    )
+    doubtful.fail("resume", "--skip")
+    doubtful.add({"001.sql": f"{NO_TRANSACTION}{COUNT}CALL work();\n"})
+    doubtful.succeed("resume")
+    assert (counted(doubtful), journal(doubtful)) == (2, [])
+
+
+def test_another_kind_of_statement_in_its_place_is_looked_after_anew(
+    half: PostgresProject,
+) -> None:
+    half.query("CREATE TABLE rest PARTITION OF parted DEFAULT")
+    half.add(
+        {"001.sql": f"{NO_TRANSACTION}ALTER TABLE parted DETACH PARTITION part CONCURRENTLY;\n"}
+    )
+    half.fail("apply")
+    half.add({"001.sql": f"{NO_TRANSACTION}CREATE INDEX CONCURRENTLY t_b ON t (b);\n"})
+    assert half.apply().applied == ("001",)
+    assert indexes(half) == {"t_old": True, "t_b": True}
+
+
 def test_a_python_function_that_was_cut_off_is_in_doubt(half: PostgresProject) -> None:
     half.add(
         {
@@ -259,8 +334,16 @@ def test_a_python_function_that_was_cut_off_is_in_doubt(half: PostgresProject) -
             f"    cursor.execute({COUNT!r})\n    cursor.execute('LOCK TABLE parted')\n"
         }
     )
-    # Outside of a transaction LOCK is an error, and so the function has failed: it runs again.
-    half.fail("apply")
+    # What a function that has failed did before that, only its user can tell.
+    assert half.fail("apply").endswith(
+        "hint: look whether it did: `flux resume --skip` if so, else `flux resume --retry`\n"
+        "state: it ran without a transaction: whether it did is not known, and 001 is not in the "
+        "history\n"
+    )
+    assert "cut off at its function" in half.fail("apply")
+    half.add({"001.py": "# flux: no-transaction\ndef apply(connection):\n    pass\n"})
+    half.succeed("resume", "--retry")
+    half.query("DELETE FROM _flux_migrations")
     half.add(
         {
             "001.py": "# flux: no-transaction\ndef apply(connection):\n"
@@ -410,8 +493,8 @@ def test_a_half_applied_migration_comes_before_a_rollback(half: PostgresProject)
     assert str(caught.value) == (
         "001 is half applied: statement 4 is the next; before anything is rolled back, that has to "
         "be done\n"
-        "hint: `flux apply` goes on with it; mend the file from that statement on, if need be, and "
-        "roll it back then"
+        "hint: `flux resume` goes on with it; mend the file from that statement on, if need be, "
+        "and roll it back then"
     )
     assert half.applied() == ["000"]
 

@@ -90,6 +90,18 @@ def test_settings_are_made_again(counting: Project) -> None:
     counting.succeed("apply")
 
 
+def test_settings_at_the_end_are_made(project: Project) -> None:
+    """Also where a file has nothing else; and one that is wrong is an error."""
+    project.add({"001.sql": f"{NO_TRANSACTION}PRAGMA journal_mode = WAL;\n"})
+    project.succeed("apply")
+    assert project.query("PRAGMA journal_mode") == [("wal",)]
+    project.add({"002.sql": f"{NO_TRANSACTION}CREATE TABLE t (a);\nPRAGMA user_version = 7;\n"})
+    project.succeed("apply")
+    assert project.query("PRAGMA user_version") == [(7,)]
+    project.add({"003.sql": f"{NO_TRANSACTION}PRAGMA user_version = = 8;\n"})
+    assert "003.sql:2: applying 003 failed: " in project.fail("apply")
+
+
 def test_a_block_is_one(counting: Project) -> None:
     """`BEGIN; … COMMIT;` takes effect as a whole, or not at all."""
     counting.add({"001.sql": f"{NO_TRANSACTION}{COUNT}BEGIN;\n{COUNT}{ENDLESS}COMMIT;\n"})
@@ -122,7 +134,8 @@ def test_a_function_that_was_cut_off_is_in_doubt(
             "error: migrations/001.py: applying 001 failed: an earlier run was cut off at its "
             "function, and whether that took effect cannot be known\n"
             "hint: look whether it did: `flux resume --skip` if so, else `flux resume --retry`\n"
-            "state: it ran without a transaction, and 001 is not in the history\n"
+            "state: it ran without a transaction: whether it did is not known, and 001 is not in "
+            "the history\n"
         )
     counting.succeed("resume", answer)
     assert (counted(counting), counting.applied(), rows(counting)) == (count, ["000", "001"], [])

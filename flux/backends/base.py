@@ -356,6 +356,10 @@ class MigrationBackend(Mechanics, ABC):
         """Whether a statement may run once more, whether or not it took effect. Pure."""
         return False
 
+    def is_undone_by_error(self, sql: str) -> bool:
+        """Whether a statement that the database says has failed has no effect at all. Pure."""
+        return True
+
     def is_in_doubt(self, entry: Entry) -> bool:
         """Whether only the user can find out if the unit of that row took effect. Pure."""
         return entry.state == "reached" and not self.is_repeatable(entry.sql)

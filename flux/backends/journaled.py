@@ -67,42 +67,61 @@ class JournaledRun:
         #: All statements of the file, settings and BEGIN and COMMIT included.
         self.statements = backend.statements(script)
         self.total = len(self.statements)
+        self._entries: list[Entry] = []
         self._has_session = False
 
     def run(self) -> None:
         """Run what is not finished yet, and record the whole."""
         self.guard()
-        entries = {} if self.direction == "run" else self._read_entries()
+        self._entries = self._read_entries()
+        entries = {} if self.direction == "run" else {row.unit: row for row in self._entries}
         begin = sum(entry.state == "finished" for entry in entries.values())
         for unit in self.units[begin:]:
             self.run_unit(unit, entries.get(unit.number))
         if begin == len(self.units):
+            if begin + 1 in entries:
+                self._settle_removed(entries[begin + 1])
             with self.backend.transaction():
                 self.close(None)
 
-    def _read_entries(self) -> dict[int, Entry]:
-        return {
-            entry.unit: entry
+    def _read_entries(self) -> list[Entry]:
+        return [
+            entry
             for entry in self.backend.read_journal()
             if (entry.direction, entry.id) == (self.direction, self.id)
-        }
+        ]
 
     def run_unit(self, unit: Unit, entry: Entry | None) -> None:
         """Run a unit; `entry` is its row from an earlier run that did not finish it."""
-        verdict = NOT_RUN if entry is None else self.judge(unit, entry)
-        if entry is not None and verdict.took_effect is None:
-            raise InDoubtError(entry, unit.first)
-        if entry is not None and verdict.took_effect:
-            if entry.hash != unit.hash:
-                raise ChangedError(entry, unit.first)
+        verdict = NOT_RUN if entry is None else self._judge_known(unit, entry)
+        is_same = entry is not None and entry.hash == unit.hash
+        if entry is not None and not is_same and (verdict.took_effect or verdict.instead):
+            raise ChangedError(entry, unit.first)
+        if verdict.took_effect:
             self.finish(unit)
-        elif unit.is_atomic:
-            for sql in verdict.repair:
-                self.backend.run_sql(sql)
+            return
+        self.repair(unit, verdict)
+        if unit.is_atomic:
             self.run_together(unit)
         else:
-            before = self.look(unit) if entry is None else entry.before
-            self.run_alone(unit, verdict, before)
+            # Of another statement than before, what was there before is to be asked anew.
+            before = entry.before if entry is not None and is_same else self.look(unit)
+            self.run_alone(unit, before, verdict.instead)
+
+    def _judge_known(self, unit: Unit, entry: Entry) -> Verdict:
+        verdict = self.judge(unit, entry)
+        if verdict.took_effect is None:
+            raise InDoubtError(entry, unit.first)
+        return verdict
+
+    def _settle_removed(self, entry: Entry) -> None:
+        """See to a unit that an earlier run reached, and that is not in the file any more."""
+        session = self.units[-1].session if self.units else ()
+        unit = Unit(entry.unit, "", is_atomic=True, last=self.total, session=session)
+        verdict = self._judge_known(unit, entry)
+        if verdict.took_effect or verdict.instead:
+            raise ChangedError(entry, None)
+        self.repair(unit, verdict)
 
     # What a database can do better -----------------------------------------------------------
 
@@ -113,25 +132,37 @@ class JournaledRun:
             self.run_numbered(unit.statements)
             self.close(unit)
 
-    def run_alone(self, unit: Unit, verdict: Verdict, before: str | None) -> None:
-        """Run a unit in no transaction, noting before that it is reached, and then the end."""
+    def run_alone(self, unit: Unit, before: str | None, instead: str | None) -> None:
+        """Run a unit in no transaction, noting before that it is reached, and then the end.
+
+        `instead` is a statement to run in its place.
+        """
         self.enter_session(unit)
         entry = self.entry(unit)._replace(before=before)
         self.note(entry)
         try:
-            for sql in verdict.repair:
-                self.backend.run_sql(sql)
             if self.script.function is not None:
                 self.backend.execute(self.script)
-            elif verdict.instead is not None:
-                self.backend.run_sql(verdict.instead)
+            elif instead is not None:
+                self.backend.run_sql(instead)
             else:
                 self.run_numbered(unit.statements)
-        except (Exception, KeyboardInterrupt):
-            with suppress(Exception):  # else it is in doubt
-                self.note(entry._replace(state="failed"))
+        except Exception as error:
+            if self.had_no_effect(entry, error):
+                with suppress(Exception):  # else it is in doubt
+                    self.note(entry._replace(state="failed"))
             raise
         self.finish(unit)
+
+    def had_no_effect(self, entry: Entry, error: Exception) -> bool:
+        """Whether the database has said that a unit failed, and so has no effect."""
+        is_told = isinstance(error, StatementError) and not self.backend.outcome_is_unknown()
+        return is_told and self.backend.is_undone_by_error(entry.sql)
+
+    def repair(self, unit: Unit, verdict: Verdict) -> None:
+        """Take away what an earlier attempt has left."""
+        for sql in verdict.repair:
+            self.backend.run_sql(sql)
 
     def enter_session(self, unit: Unit) -> None:
         """Make the settings that hold for a unit, where they are not made yet."""
@@ -171,9 +202,14 @@ class JournaledRun:
             entry = self.entry(unit)._replace(state="finished")
             self.backend.remember(entry.name, entry.value)
             return
-        for row in self.units:
-            self.backend.forget(self.entry(row).name)
+        for name in self.names():
+            self.backend.forget(name)
         self.record()
+
+    def names(self) -> list[str]:
+        """The names of all rows that there are, or may be, of this script."""
+        own = [self.entry(unit).name for unit in self.units]
+        return sorted({*own, *(entry.name for entry in self._entries)})
 
     def run_numbered(self, statements: Sequence[Numbered]) -> None:
         """Run statements of the file. Raises `StatementError`, which says which one failed."""

@@ -28,6 +28,7 @@ from flux.backends.postgres_lock import (
     Held,
     Holder,
     LockSQL,
+    end_idle,
     running,
 )
 from flux.backends.postgres_message import single
@@ -56,7 +57,7 @@ from flux.exceptions import (
 from flux.journal import Direction, Entry, Way, read_entries
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
-from flux.statements import Dialect, MetaCommand, Statement, numbered, split
+from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
 #: Seconds to wait for a pool's second session, before the lock is held without one.
 _STARVED_AFTER = 3.0
@@ -513,6 +514,10 @@ class PostgresBackend(MigrationBackend):
         """Whether a statement may run once more, as VACUUM may. Pure."""
         return is_repeatable(sql)
 
+    def is_undone_by_error(self, sql: str) -> bool:
+        """Whether a statement that has failed has no effect: not what commits as it goes. Pure."""
+        return next(words(sql, "postgres"), "") not in ("CALL", "DO", "")
+
     def is_in_doubt(self, entry: Entry) -> bool:
         """Whether the catalog may not tell if the unit of that row took effect. Pure."""
         look = find_look(entry.sql)
@@ -536,6 +541,10 @@ class PostgresBackend(MigrationBackend):
             running(self.literal(entry.session or ""), self.literal(entry.sql[:200]))
             for entry in reached
         )
+
+        for entry in reached:
+            with suppress(psycopg2.Error):  # another role's
+                self.fetch(end_idle(self.literal(entry.session or "")))
 
         def still_running() -> str | None:
             rows = self.fetch(query)

@@ -29,9 +29,10 @@ _REPEATABLE = (
 )
 _TOOK_EFFECT = Verdict(took_effect=True)
 
+_LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _GAP = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)+"
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
-_PATH = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
+_PATH = rf"{_NAME}(?:(?:{_GAP})?\.(?:{_GAP})?{_NAME})*"
 
 
 class Look(ABC):
@@ -86,7 +87,7 @@ class CreateIndex(Look):
     """`CREATE INDEX CONCURRENTLY`, by the indexes of its table."""
 
     def __init__(self, table: str, name: str | None) -> None:
-        self.table = table
+        self.table = _plain(table)
         self.name = _folded(name) if name else None
 
     @property
@@ -95,14 +96,21 @@ class CreateIndex(Look):
         return self.name is not None
 
     def query(self, literal: Callable[[str], str]) -> str:
-        """The indexes of the table."""
-        return f"{_INDEXES}i.indrelid = pg_catalog.to_regclass({literal(self.table)})"
+        """The indexes of the table, and the one of that name, whichever table it is on."""
+        table = f"pg_catalog.to_regclass({literal(self.table)})"
+        of_table = f"{_INDEXES}i.indrelid = {table}"
+        if self.name is None:
+            return of_table
+        schema = f"SELECT r.relnamespace FROM pg_catalog.pg_class r WHERE r.oid = {table}"
+        return f"{of_table} OR c.relname = {literal(self.name)} AND c.relnamespace = ({schema})"
 
     def verdict(self, before: str, now: str) -> Verdict:
-        """A new and valid index: it took effect. New and INVALID ones are dropped."""
+        """A new and valid index: it took effect. A new and INVALID one is dropped."""
         new = self._new(before, now)
+        if new and not self.is_certain:
+            return Verdict(took_effect=None)
         if any(index.is_valid for index in new):
-            return _TOOK_EFFECT if len(new) == 1 else Verdict(took_effect=None)
+            return _TOOK_EFFECT
         return Verdict(took_effect=False, repair=_drop(new))
 
     def invalid(self, before: str, now: str) -> str | None:
@@ -126,7 +134,7 @@ class Reindex(Look):
 
     def __init__(self, kind: str, path: str) -> None:
         self.kind = kind
-        self.path = path
+        self.path = _plain(path)
 
     def query(self, literal: Callable[[str], str]) -> str:
         """The indexes that are in its reach."""
@@ -157,7 +165,7 @@ class DropIndex(Look):
     """`DROP INDEX CONCURRENTLY`, by whether the index is there."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = _plain(path)
 
     def query(self, literal: Callable[[str], str]) -> str:
         """The index, if it is there."""
@@ -172,8 +180,8 @@ class DetachPartition(Look):
     """`ALTER TABLE … DETACH PARTITION … CONCURRENTLY`, by whether it is a partition still."""
 
     def __init__(self, table: str, partition: str) -> None:
-        self.table = table
-        self.partition = partition
+        self.table = _plain(table)
+        self.partition = _plain(partition)
 
     def query(self, literal: Callable[[str], str]) -> str:
         """`attached`, `pending`, or nothing."""
@@ -215,15 +223,21 @@ def is_repeatable(text: str) -> bool:
     return any(found[: len(start)] == start for start in _REPEATABLE)
 
 
+def _plain(path: str) -> str:
+    """A path without comments and white space between its parts."""
+    parts = re.findall(rf"{_GAP}|({_NAME})|\.", path)
+    return ".".join(filter(None, parts))
+
+
 def _folded(name: str) -> str:
-    """A name as the catalog has it: unquoted ones in lower case, long ones cut."""
-    plain = name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
+    """A name as the catalog has it: unquoted ones in lower case (of ASCII alone), long ones cut."""
+    plain = name[1:-1].replace('""', '"') if name.startswith('"') else name.translate(_LOWER)
     return plain.encode()[:63].decode(errors="ignore")
 
 
 _CREATE_INDEX = re.compile(
     rf"CREATE{_GAP}(?:UNIQUE{_GAP})?INDEX{_GAP}CONCURRENTLY{_GAP}"
-    rf"(?:IF{_GAP}NOT{_GAP}EXISTS{_GAP})?(?:(?P<name>{_NAME}){_GAP})?"
+    rf"(?:IF{_GAP}NOT{_GAP}EXISTS{_GAP})?(?:(?P<name>{_NAME})(?:{_GAP}|(?<=\")))?"
     rf"ON{_GAP}(?:ONLY{_GAP})?(?P<table>{_PATH})",
     re.IGNORECASE,
 )

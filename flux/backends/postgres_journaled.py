@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from flux.backends.journaled import NOT_RUN, JournaledRun, Verdict
+from flux.backends.journaled import JournaledRun, Verdict
 from flux.backends.postgres_check import needs_no_transaction
 from flux.backends.postgres_errors import InvalidIndexError, meaning
 from flux.backends.postgres_in_doubt import Look, find_look
@@ -90,6 +90,12 @@ class PostgresJournaledRun(JournaledRun):
                 "migration lock meanwhile",
                 hint="let flux open one: raise the limit of connections, or hand in an address",
             )
+        if self.script.function is not None and not self.backend.held.is_direct:
+            raise DatabaseUnavailableError(
+                "a Python function without a transaction runs in whichever sessions a pooler gives "
+                "it, and what it leaves there would reach other clients",
+                hint="give flux the address of the server itself",
+            )
         for unit in self.units:
             if not unit.is_atomic:
                 self._refuse_leaks(unit)
@@ -111,13 +117,17 @@ class PostgresJournaledRun(JournaledRun):
         )
 
     def run_unit(self, unit: Unit, entry: Entry | None) -> None:
-        """Run a unit; again, while others hold what it needs."""
+        """Run a unit; again, while others hold what it needs, unless it is in doubt then."""
 
         def attempt() -> None:
             # After an attempt of this run, what that one has noted.
             super(PostgresJournaledRun, self).run_unit(unit, self._noted.get(unit.number, entry))
 
-        coming_again(self.backend, self.script, attempt)
+        def may_come_again() -> bool:
+            noted = self._noted.get(unit.number)
+            return noted is None or not self.backend.is_in_doubt(noted)
+
+        coming_again(self.backend, self.script, attempt, may_come_again)
 
     # One unit --------------------------------------------------------------------------------
 
@@ -149,44 +159,53 @@ class PostgresJournaledRun(JournaledRun):
                 raise
             backend.roll_back()
             self._refuse_leaks(unit)
-            self.run_alone(unit, NOT_RUN, self.look(unit))
+            self.run_alone(unit, self.look(unit), None)
         else:
             self._settle_borrowed(unit)
 
-    def run_alone(self, unit: Unit, verdict: Verdict, before: str | None) -> None:
+    def run_alone(self, unit: Unit, before: str | None, instead: str | None) -> None:
         """Run a unit in no transaction, noting before that it is reached, and then the end."""
         backend = self.backend
         entry = self.entry(unit)._replace(before=before, session=backend.session_name())
-        self._reach(unit, entry)
+        self._noted[unit.number] = entry
+        self._enter(unit, self._row_sql(entry))
         try:
-            for sql in verdict.repair:
-                self._send([self._in_place_of(unit, sql)])
             if self.script.function is not None:
                 call_function(backend, self.script.function)
                 if backend.dbapi.info.transaction_status != IDLE:
                     raise TransactionEndedError
-            elif verdict.instead is not None:
-                self._send([self._in_place_of(unit, verdict.instead)])
+            elif instead is not None:
+                self._send([self._in_place_of(unit, instead)])
             else:
                 for one in unit.statements:
                     backend.watcher.reach(one.number)
                     self._send([single(one)])
             self._refuse_invalid_index(unit, before)
-        except (Exception, KeyboardInterrupt):
-            with suppress(Exception):  # else it is in doubt
-                backend.roll_back()
-                backend.session.settle(backend.dbapi)
-                self.note(entry._replace(state="failed"))
+        except Exception as error:
+            if self.had_no_effect(entry, error):
+                with suppress(Exception):  # else it is in doubt
+                    backend.roll_back()
+                    backend.session.settle(backend.dbapi)
+                    self.note(entry._replace(state="failed"))
             raise
         if backend.held.is_direct:
             backend.session.settle(backend.dbapi)  # some settings would rule the next transaction
         self.finish(unit)
 
-    def _reach(self, unit: Unit, entry: Entry) -> None:
-        """Note that a unit is reached, and make the settings that hold for it."""
+    def repair(self, unit: Unit, verdict: Verdict) -> None:
+        """Take away what an earlier attempt has left, under the limits of the file."""
+        if not verdict.repair:
+            return
+        self._enter(unit, "")
+        for sql in verdict.repair:
+            self._send([self._in_place_of(unit, sql)] if unit.statements else [Message(sql, ())])
+        if self.backend.held.is_direct:
+            self.backend.session.settle(self.backend.dbapi)
+
+    def _enter(self, unit: Unit, note: str) -> None:
+        """Write `note`, SQL about the journal, and make the settings that hold for a unit."""
         is_direct = self.backend.held.is_direct
-        opening = self._opening + self._check_lock + self._row_sql(entry)
-        self._noted[unit.number] = entry
+        opening = self._opening + self._check_lock + note
         self._send(
             compose(
                 unit.session if is_direct else (),
@@ -207,7 +226,7 @@ class PostgresJournaledRun(JournaledRun):
 
     def look(self, unit: Unit) -> str | None:
         """What the catalog says of what a unit is about to change."""
-        return self._ask(unit, find_look(unit.statements[0].statement.text) if unit.first else None)
+        return self._ask(unit, _look_after(unit))
 
     def judge(self, unit: Unit, entry: Entry) -> Verdict:
         """Whether the unit of that row took effect: by the catalog, where it can tell."""
@@ -243,7 +262,7 @@ class PostgresJournaledRun(JournaledRun):
         return str(answer)
 
     def _refuse_invalid_index(self, unit: Unit, before: str | None) -> None:
-        look = find_look(unit.statements[0].statement.text) if unit.first else None
+        look = _look_after(unit)
         if look is None or before is None:
             return
         if invalid := look.invalid(before, self._answer(look)):
@@ -272,8 +291,7 @@ class PostgresJournaledRun(JournaledRun):
     def _close_sql(self, unit: Unit | None) -> str:
         if unit is not None and unit.number < len(self.units):
             return self._row_sql(self.entry(unit)._replace(state="finished"))
-        names = [self.entry(unit).name for unit in self.units]
-        return self.backend.sql.forget(names) + self._record_sql
+        return self.backend.sql.forget(self.names()) + self._record_sql
 
     def _row_sql(self, entry: Entry) -> str:
         return self.backend.sql.remember(entry.name, entry.value)
@@ -289,15 +307,16 @@ class PostgresJournaledRun(JournaledRun):
         return f"SELECT {fail_unless(held_by, LOCK_LOST)};\n"
 
     def _limits(self, command: str) -> str:
-        """Statements that set what a file asks for, and that the server looks for its client."""
+        """Statements that set what a file asks for, or no limit, and have the client looked for."""
         given = self.script.directives
-        limits = {"lock_timeout": given.lock_timeout, "statement_timeout": given.statement_timeout}
+        seconds = {
+            "lock_timeout": given.lock_timeout or 0,
+            "statement_timeout": given.statement_timeout or 0,
+        }
         if self.backend.held.checks_client:
-            limits["client_connection_check_interval"] = 1
+            seconds["client_connection_check_interval"] = 1
         return "".join(
-            f"{command} {name} = {round(seconds * 1000)};\n"
-            for name, seconds in limits.items()
-            if seconds is not None
+            f"{command} {name} = {round(value * 1000)};\n" for name, value in seconds.items()
         )
 
     def _settle_borrowed(self, unit: Unit) -> None:
@@ -308,6 +327,10 @@ class PostgresJournaledRun(JournaledRun):
     def _send(self, messages: Sequence[Message]) -> None:
         for message in messages:
             send(self.backend, message, self.total)
+
+
+def _look_after(unit: Unit) -> Look | None:
+    return find_look(unit.first.text) if unit.first else None
 
 
 def way_of(statement: Statement) -> Way:
@@ -326,5 +349,10 @@ def way_of(statement: Statement) -> Way:
     return "together"
 
 
-_SET_CONFIG = re.compile(r"SELECT\s+(?:pg_catalog\s*\.\s*)?set_config\s*\(", re.IGNORECASE)
+# With literals alone, since it is run again for each statement below it.
+_SET_CONFIG = re.compile(
+    r"SELECT\s+(?:pg_catalog\s*\.\s*)?set_config\s*\(\s*'[^']*'\s*,\s*'[^']*'\s*,\s*(?:false|'f\w*')"
+    r"\s*\)\s*\Z",
+    re.IGNORECASE,
+)
 _COMMITS = re.compile(r"\b(?:COMMIT|ROLLBACK)\b", re.IGNORECASE)

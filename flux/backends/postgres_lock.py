@@ -173,16 +173,30 @@ def running(session: str, text: str) -> str:
     """A query: the pids of what runs of a statement of another session. Read-only.
 
     `session` and `text`, the beginning of the statement, are literals. Behind a pooler the session
-    is not known, and the text alone tells; where a right to see sessions is missing, its pid does.
+    is not known (it is empty), and the text tells.
     """
     return (
-        "SELECT a.pid FROM pg_catalog.pg_stat_activity a "
-        f"WHERE a.pid <> {_SELF} AND a.datname = pg_catalog.current_database() AND ("
-        "(a.state IS DISTINCT FROM 'idle' AND "
-        "a.pid || ' ' || coalesce(extract(epoch FROM a.backend_start)::pg_catalog.text, "
-        f"pg_catalog.split_part({session}, ' ', 2)) = {session}) "
-        f"OR ({text} <> '' AND a.state = 'active' AND pg_catalog.left(a.query, 200) = {text}))"
+        f"SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.pid <> {_SELF} "
+        "AND a.datname = pg_catalog.current_database() AND CASE WHEN "
+        f"{session} <> '' THEN {_is_session(session)} AND a.state IS DISTINCT FROM 'idle' "
+        f"ELSE {text} <> '' AND a.state = 'active' AND pg_catalog.left(a.query, 200) = {text} END"
     )
+
+
+def end_idle(session: str) -> str:
+    """A query that ends that session (a literal) where it is flux's own, and idle.
+
+    Its flux may be stopped, and would go on with a statement that another one runs by then.
+    """
+    return (
+        "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a "
+        f"WHERE a.pid <> {_SELF} AND {_is_session(session)} AND a.state = 'idle' "
+        "AND a.application_name LIKE 'flux%'"
+    )
+
+
+def _is_session(session: str) -> str:
+    return f"a.pid || ' ' || extract(epoch FROM a.backend_start) = {session}"
 
 
 def fail_unless(condition: str, text: str) -> str:

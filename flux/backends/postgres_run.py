@@ -161,7 +161,12 @@ def marking(
     return mark
 
 
-def coming_again(backend: PostgresBackend, script: Script, attempt: Callable[[], None]) -> None:
+def coming_again(
+    backend: PostgresBackend,
+    script: Script,
+    attempt: Callable[[], None],
+    may_come_again: Callable[[], bool] = lambda: True,
+) -> None:
     """Call `attempt`; again, with growing pauses, while others hold what it needs.
 
     An ALTER TABLE that waits for its lock holds up every query behind it. So it waits for a
@@ -173,6 +178,8 @@ def coming_again(backend: PostgresBackend, script: Script, attempt: Callable[[],
         except (psycopg2.Error, StatementError) as error:
             cause = error.__cause__ if isinstance(error, StatementError) else error
             if backend.dbapi.closed or getattr(cause, "pgcode", None) not in _COME_AGAIN:
+                raise
+            if not may_come_again():
                 raise
             _pause(backend, script, number)
     attempt()

@@ -360,7 +360,7 @@ class SQLiteBackend(MigrationBackend):
 
     def is_repeatable(self, sql: str) -> bool:
         """Whether a statement may run once more, as VACUUM may. Pure."""
-        return next(words(sql, "sqlite"), "") == "VACUUM"
+        return tuple(words(sql, "sqlite")) in (("VACUUM",), ("VACUUM", "MAIN"))
 
     def run_statement(self, statement: Statement) -> None:
         """Run one statement of a script without a transaction."""
