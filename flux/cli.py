@@ -185,11 +185,12 @@ def _plan(arguments: Arguments) -> int:
     with _runner(arguments) as runner:
         plan = runner.plan_apply(arguments.n, to=arguments.to)
         runner.check(plan)
+        in_doubt = runner.is_in_doubt
     sql_of = [render.step_sql(step) for step in plan.steps] if arguments.sql else []
     if arguments.json:
-        _print_json(arguments, render.plan_data(plan, sql_of=sql_of))
+        _print_json(arguments, render.plan_data(plan, sql_of=sql_of, in_doubt=in_doubt))
     else:
-        print(render.plan_text(plan, palette_for(sys.stdout), sql_of=sql_of))
+        print(render.plan_text(plan, palette_for(sys.stdout), sql_of=sql_of, in_doubt=in_doubt))
     return DONE
 
 

@@ -102,8 +102,13 @@ def _counts(status: Status) -> str:
     return f"{_number(len(states), 'migration')}: {', '.join(parts)}{fresh}"
 
 
-def plan_text(plan: Plan, palette: Palette = PLAIN, *, sql_of: Sequence[str] = ()) -> str:
-    """The steps in order; `sql_of` holds, where it is given, the SQL of each."""
+def plan_text(
+    plan: Plan, palette: Palette = PLAIN, *, sql_of: Sequence[str] = (), in_doubt: bool = False
+) -> str:
+    """The steps in order; `sql_of` holds, where it is given, the SQL of each.
+
+    `in_doubt` says that the statement to go on with was cut off, and needs an answer.
+    """
     if plan.is_empty:
         return "nothing to do"
     lines = []
@@ -114,7 +119,10 @@ def plan_text(plan: Plan, palette: Palette = PLAIN, *, sql_of: Sequence[str] = (
         is_empty = step.action == "apply" and step.subject.script.is_empty
         remark = "  (it holds no statement)" if is_empty else ""
         if step.half is not None:
-            remark = f"  (goes on with statement {step.half.goes_on_at})"
+            number = step.half.goes_on_at
+            remark = f"  (goes on with statement {number})"
+            if in_doubt:
+                remark = f"  (needs `flux resume` to be told what became of statement {number})"
         remark = palette.paint(palette.attention, remark) if remark else ""
         lines.append(f"{action}  {step.name}{remark}")
         if sql_of:
@@ -195,13 +203,13 @@ def _half_data(half: UnderWay | None, *, in_doubt: bool) -> dict[str, Any] | Non
     return {"action": half.direction, "statement": half.goes_on_at, "in_doubt": in_doubt}
 
 
-def plan_data(plan: Plan, *, sql_of: Sequence[str] = ()) -> dict[str, Any]:
+def plan_data(plan: Plan, *, sql_of: Sequence[str] = (), in_doubt: bool = False) -> dict[str, Any]:
     """`plan --json`; each step has its SQL where `sql_of` is given."""
     steps: list[dict[str, Any]] = []
     for number, step in enumerate(plan.steps):
         data: dict[str, Any] = {"action": step.action, "name": step.name, "path": step.path}
         if step.half is not None:
-            data["statement"] = step.half.goes_on_at
+            data |= {"statement": step.half.goes_on_at, "in_doubt": in_doubt}
         if sql_of:
             data["sql"] = sql_of[number]
         steps.append(data)

@@ -161,16 +161,30 @@ class FluxRunner:
         directory, state = self.directory, self.state
         return Status(
             rows=survey(directory, state),
-            problems=find_problems(directory, state, missing=self.config.missing),
+            problems=(
+                *find_problems(directory, state, missing=self.config.missing),
+                *self._changes_of_half(),
+            ),
             initialized=state.history is not None,
             unfinished=state.unfinished,
             changed=changed_repeatables(directory, state),
-            in_doubt=self._is_in_doubt(state),
+            in_doubt=self.is_in_doubt,
         )
 
-    def _is_in_doubt(self, state: DatabaseState) -> bool:
-        half = state.under_way
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether `resume_migration` needs an answer about a statement that was cut off."""
+        half = self.state.under_way
         return bool(half and half.open and self.backend.is_in_doubt(half.open))
+
+    def _changes_of_half(self) -> list[Problem]:
+        """Where the file of a migration that is half done differs from what it has done."""
+        half = self.state.under_way
+        steps = [
+            Step("apply", m, half) for m in self.directory.migrations if half and m.id == half.id
+        ]
+        found = [problem for step in steps for problem in problems_of(step, self.backend)]
+        return [problem for problem in found if problem.kind == "under-way"]
 
     def list_applied_migrations(self) -> list[Migration]:
         """The migrations on disk that are applied, in order. Read-only."""

@@ -219,9 +219,11 @@ def test_what_cannot_be_known_is_asked(doubtful: PostgresProject) -> None:
     )
     [row] = json.loads(doubtful.succeed("status", "--json"))["migrations"]
     assert row["half"] == {"action": "apply", "statement": 2, "in_doubt": True}
-    assert doubtful.succeed("plan") == "apply  001  (goes on with statement 2)\n"
+    assert doubtful.succeed("plan") == (
+        "apply  001  (needs `flux resume` to be told what became of statement 2)\n"
+    )
     [step] = json.loads(doubtful.succeed("plan", "--json"))["steps"]
-    assert step["statement"] == 2
+    assert (step["statement"], step["in_doubt"]) == (2, True)
 
 
 @pytest.mark.parametrize(("answer", "count"), [("--skip", 3), ("--retry", 4)])
@@ -452,6 +454,8 @@ def test_what_is_done_must_not_change(
     broken.add({"001.sql": text})
     for command in ("plan", "apply", "resume"):
         assert broken.fail(command).startswith(f"error: {message}hint: ")
+    assert broken.fail("status", code=1) == ""
+    assert message in broken.run("status").out.replace("\n  ", "\n")
     assert broken.run("validate").out.startswith(f"- {message}".replace("\n", "\n  ").rstrip())
     assert counted(broken) == 1
     broken.add({"001.sql": BROKEN.replace("UNIQUE ", "")})
