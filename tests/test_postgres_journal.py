@@ -116,6 +116,7 @@ def cut_off_behind(pg: PostgresProject, statement: str, *arguments: str) -> None
         with in_the_way(pg):
             process = stack.enter_context(running(pg, statement, *arguments))
             os.kill(process.pid, signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)  # until every thread of it stands still
         _wait_for(pg, _count_of(statement), 0)
 
 
