@@ -15,8 +15,12 @@ import psycopg2
 import pytest
 
 import flux
+from flux.backends.postgres_journaled import way_of
+from flux.backends.postgres_lock import OWN_SESSION
 from flux.exceptions import HalfDoneError, MigrationInDoubtError, UnknownMigrationError
+from flux.journal import entry_of, units_of_text
 from flux.runner import FluxRunner
+from flux.statements import Statement, split
 from tests.postgres_project import PostgresProject
 
 NO_TRANSACTION = "-- flux: no-transaction\n"
@@ -327,6 +331,31 @@ def test_another_kind_of_statement_in_its_place_is_looked_after_anew(
     half.add({"001.sql": f"{NO_TRANSACTION}CREATE INDEX CONCURRENTLY t_b ON t (b);\n"})
     assert half.apply().applied == ("001",)
     assert indexes(half) == {"t_old": True, "t_b": True}
+
+
+@pytest.mark.parametrize(("application", "is_ended"), [("flux", True), ("an application", False)])
+def test_the_session_of_a_stopped_flux_is_ended(
+    half: PostgresProject, application: str, is_ended: bool
+) -> None:
+    """It has lost its lock, and would send a statement that another one has run by then."""
+    half.add({"001.sql": f"{NO_TRANSACTION}VACUUM t;\nSELECT 1/0;\n"})
+    half.fail("apply")
+    with closing(half.postgres.connect(application_name=application)) as ghost:
+        cursor = ghost.cursor()
+        cursor.execute(f"SELECT {OWN_SESSION}")
+        [(session,)] = cursor.fetchall()
+        text = half.root.joinpath("migrations", "001.sql").read_text("utf-8")
+        pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
+        [unit, _] = units_of_text(pieces, "postgres", way_of)
+        entry = entry_of("apply", "001", unit, "reached")._replace(session=session)
+        half.postgres.query("UPDATE _flux_migrations_state SET value = %s", entry.value)
+        half.add({"001.sql": f"{NO_TRANSACTION}VACUUM t;\nSELECT 1;\n"})
+        assert half.apply().applied == ("001",)
+        if is_ended:
+            with pytest.raises(psycopg2.OperationalError):
+                cursor.execute("SELECT 1")
+        else:
+            cursor.execute("SELECT 1")
 
 
 def test_a_python_function_that_was_cut_off_is_in_doubt(half: PostgresProject) -> None:
