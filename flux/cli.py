@@ -272,7 +272,8 @@ def _change(
         if asked:
             print("meanwhile the plan has changed:", file=stream)
         asked.append(plan)
-        print(render.plan_text(plan, palette_for(stream)), file=stream)
+        text = render.plan_text(plan, palette_for(stream), in_doubt=runner.is_in_doubt)
+        print(text, file=stream)
         return ask(question)
 
     def on_done(event: Event) -> None:
