@@ -439,7 +439,7 @@ def test_lines_where_there_is_no_terminal(
             "flux: migrations/001.sql:1 (1 of 1) runs for 2 s, waits for Timeout PgSleep",
             id="without its first words",
         ),
-        pytest.param(40, "flux: migrations/001.sql:1 (1 of 1) run", id="cut"),
+        pytest.param(40, "flux: migrations/001.sql:1 (1 of 1) r", id="cut"),
     ],
 )
 def test_a_line_that_is_rewritten(slow: PostgresProject, columns: int, line: str) -> None:
