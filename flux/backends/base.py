@@ -368,6 +368,10 @@ class MigrationBackend(Mechanics, ABC):
         """Run one statement of such a script."""
         self.run_sql(statement.text)
 
+    def end_settings(self) -> None:
+        """End those settings of a script that would keep flux from writing its own rows."""
+        return
+
     def read_journal(self) -> tuple[Entry, ...]:
         """The rows of the journal. Read-only."""
         return read_entries(self.read_memory().items())

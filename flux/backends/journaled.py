@@ -128,6 +128,8 @@ class JournaledRun:
     def run_together(self, unit: Unit) -> None:
         """Run a unit and note that it is finished, in one transaction."""
         self.enter_session(unit)
+        if not unit.statements:
+            self.backend.end_settings()
         with self.backend.transaction():
             self.run_numbered(unit.statements)
             self.close(unit)

@@ -362,6 +362,10 @@ class SQLiteBackend(MigrationBackend):
         """Whether a statement may run once more, as VACUUM may. Pure."""
         return tuple(words(sql, "sqlite")) in (("VACUUM",), ("VACUUM", "MAIN"))
 
+    def end_settings(self) -> None:
+        """Let flux write again, where the script's last settings forbid it."""
+        self.run_sql("PRAGMA query_only = OFF")
+
     def run_statement(self, statement: Statement) -> None:
         """Run one statement of a script without a transaction."""
         self._execute(statement)
