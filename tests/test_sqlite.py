@@ -699,7 +699,8 @@ def test_a_transaction_that_is_left_open_is_an_error(project: Project) -> None:
     assert project.fail("apply") == (
         "error: migrations/001.py: applying 001 failed: it leaves a transaction open\n"
         "hint: commit it at the end of the file\n"
-        "state: it ran without a transaction, and 001 is not in the history\n"
+        "state: it ran without a transaction: whether it did is not known, and 001 is not in the "
+        "history\n"
     )
     assert (project.tables(), project.applied()) == ([], [])
 
