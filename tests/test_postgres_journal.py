@@ -746,3 +746,63 @@ def test_what_would_leak_is_refused(
     pg.add({"001.sql": f"{head}{COUNT}CREATE INDEX t_b ON t (b);\n"})
     assert pg.apply().applied == ("001",)
     assert counted(pg) == 1
+
+
+# What an attacker found ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["t_Ä", '"t ä"', '"t_b"'], ids=["not ASCII", "quoted", "quoted, without a space"]
+)
+def test_an_invalid_index_of_an_odd_name_does_not_count(half: PostgresProject, name: str) -> None:
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        half.query(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON t (b)")
+    gap = "" if name == '"t_b"' else " "
+    half.add(
+        {"001.sql": f"{NO_TRANSACTION}CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}{gap}ON t (b);"}
+    )
+    assert " is INVALID: an earlier attempt left it" in half.error()
+
+
+def test_an_invalid_index_of_that_name_on_another_table_does_not_count(
+    half: PostgresProject,
+) -> None:
+    half.query("CREATE TABLE other (a int)")
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        half.query("CREATE UNIQUE INDEX CONCURRENTLY t_b ON t (b)")
+    half.add(
+        {"001.sql": f"{NO_TRANSACTION}CREATE INDEX CONCURRENTLY IF NOT EXISTS t_b ON other (a);"}
+    )
+    assert " is INVALID: an earlier attempt left it" in half.error()
+
+
+def test_the_timeouts_of_a_database_do_not_end_what_has_none(pg_alone: PostgresProject) -> None:
+    half = _with_tables(pg_alone)
+    half.query(f"ALTER DATABASE {half.postgres.database} SET statement_timeout = '300ms'")
+    sleep = "DO $$ BEGIN PERFORM pg_sleep(0.6); COMMIT; END $$"
+    half.add({"001.sql": f"{NO_TRANSACTION}SELECT pg_sleep(0.6);\n{sleep};\n"})
+    assert half.apply().applied == ("001",)
+
+
+def test_nothing_else_is_rolled_back_over_a_half_rolled_back_one(half: PostgresProject) -> None:
+    half.add(
+        {"001.sql": "", "002.sql": "", "002.undo.sql": f"{NO_TRANSACTION}{COUNT}SELECT 1/0;\n"}
+    )
+    half.apply()
+    half.fail("rollback", "-y")
+    for arguments in (("0",), ("--to", "002")):
+        assert "error: 002 is half rolled back: statement 2 is the next; before anything else" in (
+            half.fail("rollback", "-y", *arguments)
+        )
+    half.add({"002.undo.sql": f"{NO_TRANSACTION}{COUNT}SELECT 1;\n"})
+    assert half.succeed("resume").endswith("1 migration rolled back\n")
+    assert (counted(half), half.applied()) == (1, ["001"])
+
+
+def test_the_journal_keeps_no_password(half: PostgresProject) -> None:
+    half.add({"001.sql": f"{NO_TRANSACTION}CREATE ROLE x PASSWORD 'hunter2' VALID UNTIL 'x';\n"})
+    half.fail("apply")
+    half.add({"001.sql": f"{NO_TRANSACTION}SELECT 'password = hunter2';\nSELECT 1/0;\n"})
+    half.fail("apply")
+    assert "hunter2" not in str(journal(half))
+    assert len(journal(half)) == 1
