@@ -91,7 +91,7 @@ def _message(
     half: UnderWay | None,
 ) -> tuple[str, str | None]:
     if isinstance(error, InDoubtError):
-        return _doubt(error)
+        return _doubt(script, error)
     if isinstance(error, TransactionEndedError):
         if script.directives.no_transaction:
             return "it leaves a transaction open", "commit it at the end of the file"
@@ -125,13 +125,12 @@ def _message(
     return message, hint
 
 
-def _doubt(error: InDoubtError) -> tuple[str, str]:
-    number = error.entry.statement
-    what = f"statement {number}" if error.entry.sql else "its function"
+def _doubt(script: Script, error: InDoubtError) -> tuple[str, str]:
+    what = "its function" if script.function else f"statement {error.entry.statement}"
     if isinstance(error, ChangedError):
         now = error.statement.text if error.statement else ""
         return (
-            f"{what} has taken effect, and is another one now:\n"
+            f"{what} has taken effect, at least in part, and is another one now:\n"
             + difference(error.entry.sql, now),
             "restore it, and put the change into a statement below or into a new migration",
         )

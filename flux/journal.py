@@ -9,6 +9,7 @@ that it is reached, and afterwards that it is finished. What a file sets for its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,11 @@ UnitState = Literal["reached", "failed", "finished"]
 Way = Literal["together", "alone", "session"]
 
 _PREFIX = "journal:"
+#: What stands for a session that is known not to go on with its unit.
+ENDED = "ended"
+#: What is kept of a text that may hold a password.
+_NOT_KEPT = "(what mentions a password is not kept);\n"
+_SECRET = re.compile(r"passw|pwd|secret|token|credential|://[^\s/]*@", re.IGNORECASE)
 #: How many characters of a unit the journal keeps, to show what has changed.
 _KEPT = 4000
 
@@ -137,13 +143,18 @@ class UnderWay(NamedTuple):
 
 def entry_of(direction: Direction, id: str, unit: Unit, state: UnitState) -> Entry:
     """The row for a unit in a state."""
-    from flux.progress import without_passwords  # for the few files that have a journal
+    lead = len(_kept(unit.source[: unit.lead]))
+    text = "" if unit.is_function else _kept_of(unit)
+    return Entry(direction, id, unit.number, state, unit.hash, text, lead, unit.last)
 
-    lead = without_passwords(unit.source[: unit.lead])
-    text = lead + without_passwords(unit.source[unit.lead :])
-    if unit.is_function:
-        text = ""
-    return Entry(direction, id, unit.number, state, unit.hash, text[:_KEPT], len(lead), unit.last)
+
+def _kept_of(unit: Unit) -> str:
+    """What a row keeps of a unit's text."""
+    return (_kept(unit.source[: unit.lead]) + _kept(unit.source[unit.lead :]))[:_KEPT]
+
+
+def _kept(source: str) -> str:
+    return _NOT_KEPT if _SECRET.search(source) else source
 
 
 def read_entries(remembered: Iterable[tuple[str, str]]) -> tuple[Entry, ...]:
@@ -253,8 +264,6 @@ def find_changes(script: Script, units: Sequence[Unit], half: UnderWay) -> list[
                 script.location(),
             )
         ]
-    from flux.progress import without_passwords
-
     problems = []
     for entry in half.finished:
         unit = units[entry.unit - 1] if entry.unit <= len(units) else None
@@ -266,12 +275,32 @@ def find_changes(script: Script, units: Sequence[Unit], half: UnderWay) -> list[
                 "under-way",
                 (half.id,),
                 f"statement {entry.statement} has taken effect, and is another one now:\n"
-                + difference(entry.text, without_passwords(unit.source)[:_KEPT] if unit else ""),
+                + difference(entry.text, _kept_of(unit) if unit else ""),
                 "restore it, and put the change into a statement below or into a new migration",
                 script.location(first.start) if first else script.location(),
             )
         )
     return problems
+
+
+def find_change_of_open(script: Script, units: Sequence[Unit], half: UnderWay) -> list[Problem]:
+    """Why the unit in doubt cannot be taken for done: another one is in its place now."""
+    entry = half.open
+    unit = units[entry.unit - 1] if entry is not None and entry.unit <= len(units) else None
+    if entry is None or (unit is not None and unit.hash == entry.hash):
+        return []
+    where = script.location(unit.first.start) if unit and unit.first else script.location()
+    what = f"statement {entry.statement}" if entry.text else "the function"
+    changes = difference(entry.text, _kept_of(unit) if unit else "") if entry.text else ""
+    return [
+        Problem(
+            "under-way",
+            (half.id,),
+            f"{what}, which was cut off, is another one now" + (f":\n{changes}" if changes else ""),
+            "restore it, to skip it; `flux resume --retry` goes on with what the file has now",
+            where,
+        )
+    ]
 
 
 def difference(before: str, now: str) -> str:

@@ -32,7 +32,7 @@ from flux.exceptions import (
     UnknownMigrationError,
 )
 from flux.failure import apply_error, cause_of
-from flux.journal import Entry, UnderWay, entry_of
+from flux.journal import Entry, UnderWay, find_change_of_open
 from flux.log import Log
 from flux.migration import AppliedMigration, Migration, Repeatable
 from flux.plan import (
@@ -312,7 +312,7 @@ class FluxRunner:
         return self.plan_rollback(through=half.id)
 
     def _answered(self, answer: Answer) -> Entry:
-        """The row of the statement in doubt, answered; what is skipped is what the file has now."""
+        """The row of the statement in doubt, answered."""
         half = self._require_half()
         if half.open is None or not self.backend.is_in_doubt(half.open):
             raise UnknownMigrationError(
@@ -324,10 +324,8 @@ class FluxRunner:
         if answer == "retry":
             return half.open._replace(state="failed")
         [step] = [step for step in plan.steps if step.half is not None]
-        units = self.backend.units(step.script)
-        if half.open.unit > len(units):
-            return half.open._replace(state="finished")
-        return entry_of(half.direction, half.id, units[half.open.unit - 1], "finished")
+        _refuse_scripts(find_change_of_open(step.script, self.backend.units(step.script), half))
+        return half.open._replace(state="finished")
 
     def _carry_out(
         self, make_plan: Callable[[], Plan], confirm: Confirm | None, done: list[StepResult]

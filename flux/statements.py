@@ -153,6 +153,25 @@ def words(text: str, dialect: Dialect) -> Iterator[str]:
             yield text[start:pos].upper()
 
 
+class Token(NamedTuple):
+    """A piece of a statement: `kind` is `word`, what a quotation is, or the character itself."""
+
+    kind: str
+    text: str  # as it stands there
+
+
+def tokens(text: str, dialect: Dialect) -> Iterator[Token]:
+    """Yield the pieces of a statement in order, without comments.
+
+    Raises: UnterminatedError: when it comes to what is never closed.
+    """
+    lexis, kind, pos = _lexis(dialect), "word", 0
+    while kind:
+        kind, start, pos = _next(lexis, lexis.tokens, text, pos, len(text))
+        if kind and kind != "comment":
+            yield Token(kind, text[start:pos])
+
+
 # --- Looking into a statement
 
 

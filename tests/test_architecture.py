@@ -28,10 +28,11 @@ ORDER = (
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
     "backends/sqlite_foreign_keys backends/sqlite_lock "
-    "backends/postgres_lock backends/postgres_check "
+    "backends/postgres_lock backends/postgres_in_doubt "
     "backends/postgres_leftovers backends/postgres_message backends/postgres_settings "
     "backends/postgres_watch",
-    "backends/postgres_errors backends/postgres_history backends/postgres_in_doubt "
+    "backends/postgres_check",
+    "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
     "backends/postgres_run",
     "backends/postgres_journaled",

@@ -18,7 +18,7 @@ import flux
 from flux.backends.postgres_journaled import way_of
 from flux.backends.postgres_lock import OWN_SESSION
 from flux.exceptions import HalfDoneError, MigrationInDoubtError, UnknownMigrationError
-from flux.journal import entry_of, units_of_text
+from flux.journal import ENDED, entry_of, units_of_text
 from flux.runner import FluxRunner
 from flux.statements import Statement, split
 from tests.postgres_project import PostgresProject
@@ -258,17 +258,78 @@ def test_an_answer_to_no_question_is_refused(half: PostgresProject) -> None:
     assert counted(half) == 1
 
 
-@CUT_OFF
-def test_of_an_index_without_a_name_nothing_is_known(half: PostgresProject, cut_off: Any) -> None:
-    """Another one, which somebody else has made meanwhile, could be taken for it."""
-    half.add({"001.sql": f"{NO_TRANSACTION}{COUNT}CREATE INDEX CONCURRENTLY ON t (b);\n"})
-    cut_off(half, "CREATE INDEX CONCURRENTLY ON t (b)")
-    assert "cut off at statement 2, and whether that took effect cannot be known" in half.error()
-    assert len(indexes(half)) == 2
-    if cut_off is cut_off_at:
-        half.query("DROP INDEX t_b_idx")
-    half.succeed("resume", "--retry" if cut_off is cut_off_at else "--skip")
-    assert (indexes(half), counted(half)) == ({"t_old": True, "t_b_idx": True}, 1)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE INDEX CONCURRENTLY ON t (b)",
+        'CREATE INDEX CONCURRENTLY U&"t_b" ON t (b)',
+        'DROP INDEX CONCURRENTLY U&"t_old"',
+    ],
+)
+def test_what_could_not_be_looked_after_is_refused(half: PostgresProject, statement: str) -> None:
+    """An index without a name could not be told from somebody else's."""
+    half.add({"001.sql": f"{NO_TRANSACTION}{statement};\n"})
+    assert half.error() == (
+        "migrations/001.sql:2:1: flux could not tell what became of this statement, were it cut "
+        f"off\n    2 | {statement};\n      | ^\n"
+        "hint: give the index a name, and write names plainly or in double quotes"
+    )
+    assert indexes(half) == {"t_old": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        pytest.param(
+            "SELECT set_config('search_path', 'a' || 'b', false)",
+            "what this SELECT makes for the session would be gone behind it",
+            id="a setting that is worked out",
+        ),
+        pytest.param(
+            "BEGIN; SAVEPOINT a; SET work_mem = '9MB'; ROLLBACK TO a; COMMIT",
+            "a setting in a block with ROLLBACK TO may be taken back with it",
+            id="a setting that may be rolled back",
+        ),
+    ],
+)
+def test_a_setting_that_might_not_hold_is_refused(
+    half: PostgresProject, text: str, what: str
+) -> None:
+    half.add({"001.sql": f"{NO_TRANSACTION}{text};\n{COUNT}"})
+    assert what in half.error()
+    assert counted(half) == 0
+
+
+def test_what_failed_took_no_effect_whatever_is_there_by_now(half: PostgresProject) -> None:
+    """Somebody has made another index of that name meanwhile."""
+    half.add({"001.sql": f"{NO_TRANSACTION}CREATE UNIQUE INDEX CONCURRENTLY t_b ON t (b);\n"})
+    half.fail("apply")
+    half.query("DROP INDEX t_b")
+    half.query("CREATE INDEX t_b ON t (b)")
+    assert "already exists" in half.error()
+    assert half.applied() == []
+
+
+def test_an_invalid_index_is_found_under_other_settings(half: PostgresProject) -> None:
+    """The file that is mended has another search_path, or none."""
+    schema = half.postgres.schema
+    half.query(
+        f"CREATE SCHEMA {schema}_two; CREATE TABLE {schema}_two.u (a int); "
+        f"INSERT INTO {schema}_two.u VALUES (1), (1)"
+    )
+    try:
+        half.add(
+            {
+                "001.sql": f"{NO_TRANSACTION}{COUNT}SET search_path = {schema}_two;\n"
+                "CREATE UNIQUE INDEX CONCURRENTLY u_a ON u (a);\n"
+            }
+        )
+        half.fail("apply")
+        half.add({"001.sql": f"{NO_TRANSACTION}{COUNT}"})
+        assert half.apply().applied == ("001",)
+        assert half.query(f"SELECT to_regclass('{schema}_two.u_a')") == [(None,)]
+    finally:
+        half.query(f"DROP SCHEMA {schema}_two CASCADE")
 
 
 @pytest.mark.parametrize("interrupted", [False, True], ids=["blocked", "interrupted"])
@@ -307,6 +368,19 @@ def test_a_unit_that_is_taken_out_of_the_file_leaves_nothing(broken: PostgresPro
     assert broken.rollback().undone == ("001",)
 
 
+def test_another_statement_is_not_skipped(doubtful: PostgresProject) -> None:
+    """What has taken its place has not run; --retry goes on with it."""
+    doubtful.add({"001.sql": f"{NO_TRANSACTION}{COUNT}CREATE TABLE k (a int);\n"})
+    assert doubtful.fail("resume", "--skip") == (
+        "error: migrations/001.sql:3:1: statement 2, which was cut off, is another one now:\n"
+        "- CALL work();\n+ CREATE TABLE k (a int);\n"
+        "    3 | CREATE TABLE k (a int);\n      | ^\n"
+        "hint: restore it, to skip it; `flux resume --retry` goes on with what the file has now\n"
+    )
+    doubtful.succeed("resume", "--retry")
+    assert "k" in doubtful.tables()
+
+
 def test_a_unit_in_doubt_that_is_taken_out_of_the_file_is_still_in_doubt(
     doubtful: PostgresProject,
 ) -> None:
@@ -333,29 +407,28 @@ def test_another_kind_of_statement_in_its_place_is_looked_after_anew(
     assert indexes(half) == {"t_old": True, "t_b": True}
 
 
-@pytest.mark.parametrize(("application", "is_ended"), [("flux", True), ("an application", False)])
-def test_the_session_of_a_stopped_flux_is_ended(
-    half: PostgresProject, application: str, is_ended: bool
-) -> None:
+@pytest.mark.parametrize("is_over", [False, True], ids=["stopped", "known to be over"])
+def test_the_session_of_a_stopped_flux_is_ended(half: PostgresProject, is_over: bool) -> None:
     """It has lost its lock, and would send a statement that another one has run by then."""
     half.add({"001.sql": f"{NO_TRANSACTION}VACUUM t;\nSELECT 1/0;\n"})
     half.fail("apply")
-    with closing(half.postgres.connect(application_name=application)) as ghost:
+    with closing(half.postgres.connect(application_name="mine")) as ghost:
         cursor = ghost.cursor()
         cursor.execute(f"SELECT {OWN_SESSION}")
         [(session,)] = cursor.fetchall()
         text = half.root.joinpath("migrations", "001.sql").read_text("utf-8")
         pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
         [unit, _] = units_of_text(pieces, "postgres", way_of)
-        entry = entry_of("apply", "001", unit, "reached")._replace(session=session)
+        entry = entry_of("apply", "001", unit, "reached")
+        entry = entry._replace(session=ENDED if is_over else session)
         half.postgres.query("UPDATE _flux_migrations_state SET value = %s", entry.value)
         half.add({"001.sql": f"{NO_TRANSACTION}VACUUM t;\nSELECT 1;\n"})
         assert half.apply().applied == ("001",)
-        if is_ended:
+        if is_over:
+            cursor.execute("SELECT 1")
+        else:
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("SELECT 1")
-        else:
-            cursor.execute("SELECT 1")
 
 
 def test_a_python_function_that_was_cut_off_is_in_doubt(half: PostgresProject) -> None:
@@ -719,11 +792,15 @@ def test_the_next_run_waits_for_what_a_killed_one_left(pg_pooled: PostgresProjec
     ("head", "what", "place", "line"),
     [
         pytest.param(
-            "-- flux: no-transaction lock-timeout=1s\n", "a timeout", "", "", id="timeout"
+            "-- flux: no-transaction lock-timeout=1s\n",
+            "has a timeout, which would reach other clients",
+            "",
+            "",
+            id="timeout",
         ),
         pytest.param(
             f"{NO_TRANSACTION}SET work_mem = '9MB';\n",
-            "a setting",
+            "has a setting, which would reach other clients",
             ":2:1",
             "    2 | SET work_mem = '9MB';\n      | ^\n",
             id="setting",
@@ -737,8 +814,8 @@ def test_what_would_leak_is_refused(
     pg = _with_tables(pg_pooled)
     pg.add({"001.sql": f"{head}{COUNT}CREATE INDEX CONCURRENTLY t_b ON t (b);\n"})
     assert pg.error() == (
-        f"migrations/001.sql{place}: applying 001 failed: a statement that runs in no transaction "
-        f"has {what}, which behind a pooler would reach other clients\n"
+        f"migrations/001.sql{place}: applying 001 failed: behind a pooler this cannot run: a "
+        f"statement that runs in no transaction {what}\n"
         f"{line}"
         "hint: give flux the address of the server itself, or take it out of the file\n"
         "state: nothing of 001 ran"
@@ -806,3 +883,22 @@ def test_the_journal_keeps_no_password(half: PostgresProject) -> None:
     half.fail("apply")
     assert "hunter2" not in str(journal(half))
     assert len(journal(half)) == 1
+
+
+def test_what_commits_as_it_goes_is_refused_behind_a_pooler(pg_pooled: PostgresProject) -> None:
+    """No session could be ended there whose flux has been stopped in between."""
+    pg = _with_tables(pg_pooled)
+    pg.add({"001.sql": f"{NO_TRANSACTION}{COUNT}DO $$ BEGIN COMMIT; END $$;\n"})
+    assert (
+        "migrations/001.sql:3:1: applying 001 failed: behind a pooler this cannot run: a statement "
+        "that runs in no transaction commits as it goes, and could run twice there\n"
+    ) in pg.error()
+    assert counted(pg) == 0
+
+
+def test_a_python_function_without_a_transaction_is_refused_behind_a_pooler(
+    pg_pooled: PostgresProject,
+) -> None:
+    pg_pooled.add({"001.py": "# flux: no-transaction\ndef apply(connection):\n    pass\n"})
+    assert "a Python function without a transaction runs in whichever sessions" in pg_pooled.error()
+    assert pg_pooled.applied() == []

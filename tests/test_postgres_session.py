@@ -167,8 +167,8 @@ def test_a_setting_for_what_runs_in_no_transaction_is_refused_behind_a_pooler(
     pg.add({"001.sql": "SELECT 1", "002.sql": f"{NO_TRANSACTION}{CHANGES[change]};\nVACUUM;\n"})
     error = pg.error()
     assert error.startswith(
-        "migrations/002.sql:2:1: applying 002 failed: a statement that runs in no transaction has "
-        "a setting, which behind a pooler would reach other clients\n"
+        "migrations/002.sql:2:1: applying 002 failed: behind a pooler this cannot run: a statement "
+        "that runs in no transaction has a setting, which would reach other clients\n"
     )
     assert error.endswith("\ndone before it: 001\nstate: nothing of 002 ran")
     assert len(states(pg, pooled_url)) == 1

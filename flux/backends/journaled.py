@@ -150,16 +150,17 @@ class JournaledRun:
             else:
                 self.run_numbered(unit.statements)
         except Exception as error:
-            if self.had_no_effect(entry, error):
+            if self.had_no_effect(unit, error):
                 with suppress(Exception):  # else it is in doubt
                     self.note(entry._replace(state="failed"))
             raise
         self.finish(unit)
 
-    def had_no_effect(self, entry: Entry, error: Exception) -> bool:
+    def had_no_effect(self, unit: Unit, error: BaseException) -> bool:
         """Whether the database has said that a unit failed, and so has no effect."""
-        is_told = isinstance(error, StatementError) and not self.backend.outcome_is_unknown()
-        return is_told and self.backend.is_undone_by_error(entry.sql)
+        if not isinstance(error, StatementError) or self.backend.outcome_is_unknown():
+            return False
+        return unit.first is not None and self.backend.is_undone_by_error(unit.first.text)
 
     def repair(self, unit: Unit, verdict: Verdict) -> None:
         """Take away what an earlier attempt has left."""

@@ -28,8 +28,8 @@ from flux.backends.postgres_lock import (
     Held,
     Holder,
     LockSQL,
-    end_idle,
     running,
+    still_there,
 )
 from flux.backends.postgres_message import single
 from flux.backends.postgres_outcome import read_state_behind_fence
@@ -54,7 +54,7 @@ from flux.exceptions import (
     InvalidConfigurationError,
     Problem,
 )
-from flux.journal import Direction, Entry, Way, read_entries
+from flux.journal import ENDED, Direction, Entry, Way, read_entries
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
@@ -519,9 +519,8 @@ class PostgresBackend(MigrationBackend):
         return next(words(sql, "postgres"), "") not in ("CALL", "DO", "")
 
     def is_in_doubt(self, entry: Entry) -> bool:
-        """Whether the catalog may not tell if the unit of that row took effect. Pure."""
-        look = find_look(entry.sql)
-        return super().is_in_doubt(entry) and not (look and look.is_certain)
+        """Whether the catalog cannot tell if the unit of that row took effect. Pure."""
+        return super().is_in_doubt(entry) and find_look(entry.sql) is None
 
     def session_name(self) -> str | None:
         """The server's process and its start, as the journal has them; None behind a pooler."""
@@ -534,24 +533,32 @@ class PostgresBackend(MigrationBackend):
 
         Raises `MigrationLockError` after `lock_wait` seconds.
         """
-        reached = [entry for entry in entries if entry.state == "reached"]
-        if not reached:
-            return
-        query = " UNION ".join(
-            running(self.literal(entry.session or ""), self.literal(entry.sql[:200]))
-            for entry in reached
-        )
+        for entry in entries:
+            if entry.state == "reached" and entry.session != ENDED:
+                self._wait_for_end_of(entry)
 
-        for entry in reached:
-            with suppress(psycopg2.Error):  # another role's
-                self.fetch(end_idle(self.literal(entry.session or "")))
+    def _wait_for_end_of(self, entry: Entry) -> None:
+        """Wait until what a row says was reached can run no more.
 
-        def still_running() -> str | None:
+        The session is ended when it has nothing to do: its flux may be stopped, and would go on
+        with a statement that another one runs by then.
+        """
+        query = running(entry.sql, self.literal)
+        if entry.session is not None:
+            query = still_there(entry.session, self.literal)
+
+        def describe() -> str | None:
             rows = self.fetch(query)
-            return f"pid {rows[0][0]}, left by a run that was cut off" if rows else None
+            if not rows:
+                return None
+            [(pid, is_idle), *_] = rows
+            if is_idle:
+                with suppress(psycopg2.Error):  # another role's
+                    self.fetch(f"SELECT pg_catalog.pg_terminate_backend({pid})")
+            return f"pid {pid}, left by a run that was cut off"
 
         with self.reporting("cannot see what a run before this one has left"):
-            self.wait_for_lock(lambda: still_running() is None, still_running)
+            self.wait_for_lock(lambda: describe() is None, describe)
 
     # Checking and telling --------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import islice, pairwise
 
+from flux.backends.postgres_in_doubt import find_look
+from flux.backends.postgres_leftovers import leaves_setting, sets_otherwise
 from flux.exceptions import Problem
 from flux.journal import units_of_text
 from flux.migration import Script
@@ -68,6 +70,14 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
             message = f"what this {first} makes for the session would be gone behind it"
             hint = "put BEGIN; and COMMIT; around it and what uses it"
             problems.append(problem("temporary", statement, message, hint))
+        for statement in _settings_that_may_go(statements):
+            message = "a setting in a block with ROLLBACK TO may be taken back with it"
+            hint = "put it before the BEGIN"
+            problems.append(problem("temporary", statement, message, hint))
+        for statement in filter(_is_not_looked_after, statements):
+            message = "flux could not tell what became of this statement, were it cut off"
+            hint = "give the index a name, and write names plainly or in double quotes"
+            problems.append(problem("concurrently", statement, message, hint))
         return problems + transaction_problems(script, statements, "postgres")
     statements = unwrap(statements, "postgres").statements
     problems += transaction_problems(script, statements, "postgres")
@@ -87,7 +97,29 @@ def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:
         statement
         for statement in alone
         if _makes_for_session(list(islice(words(statement.text, "postgres"), 4)))
+        or sets_otherwise(statement)
     ]
+
+
+def _settings_that_may_go(statements: Sequence[Statement]) -> list[Statement]:
+    """The settings inside of a BEGIN; … COMMIT; that also has a ROLLBACK TO."""
+    units = units_of_text(statements, "postgres", lambda statement: "together")
+    found = []
+    for unit in units:
+        firsts = {next(words(one.statement.text, "postgres"), "") for one in unit.statements}
+        if unit.is_block and "ROLLBACK" in firsts:
+            found += [one.statement for one in unit.statements if leaves_setting(one.statement)]
+    return found
+
+
+def _is_not_looked_after(statement: Statement) -> bool:
+    """Whether a statement that leaves an INVALID index, or half a partition, cannot be read."""
+    found = list(islice(words(statement.text, "postgres"), 12))
+    return (
+        "CONCURRENTLY" in found
+        and needs_no_transaction(found)
+        and find_look(statement.text) is None
+    )
 
 
 def _makes_for_session(found: Sequence[str]) -> bool:

@@ -76,6 +76,13 @@ class HistorySQL(NamedTuple):
             "ON CONFLICT (name) DO UPDATE SET value = excluded.value;\n"
         )
 
+    def replace(self, name: str, value: str, new: str) -> str:
+        """Write another value in a row of the table beside, if it has this one."""
+        return (
+            f"UPDATE {self.state_table} SET value = {self.literal(new)} "
+            f"WHERE name = {self.literal(name)} AND value = {self.literal(value)};\n"
+        )
+
     def forget(self, names: Sequence[str]) -> str:
         """Delete rows of the table beside; nothing where no name is given."""
         listed = ", ".join(map(self.literal, names))

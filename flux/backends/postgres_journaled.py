@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from flux.backends.journaled import JournaledRun, Verdict
+from flux.backends.journaled import NOT_RUN, JournaledRun, Verdict
 from flux.backends.postgres_check import needs_no_transaction
 from flux.backends.postgres_errors import InvalidIndexError, meaning
 from flux.backends.postgres_in_doubt import Look, find_look
-from flux.backends.postgres_leftovers import leaves_something
+from flux.backends.postgres_leftovers import leaves_something, sets_by_literals
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, compose, sets_transaction, single
 from flux.backends.postgres_run import (
@@ -35,7 +35,7 @@ from flux.backends.postgres_run import (
 )
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.exceptions import DatabaseUnavailableError
-from flux.journal import Direction, Entry, Unit, Way
+from flux.journal import ENDED, Direction, Entry, Unit, UnitState, Way
 from flux.migration import Script
 from flux.progress import REPORT_AFTER
 from flux.statements import Numbered, Statement, words
@@ -98,20 +98,25 @@ class PostgresJournaledRun(JournaledRun):
             )
         for unit in self.units:
             if not unit.is_atomic:
-                self._refuse_leaks(unit)
+                self._refuse_behind_pooler(unit)
 
-    def _refuse_leaks(self, unit: Unit) -> None:
-        """Refuse what could only be set for the session, where the session is not flux's alone."""
-        given = self.script.directives
-        has_timeout = bool(given.lock_timeout or given.statement_timeout)
-        statements = [*unit.session, *unit.statements]
-        leaving = [one.statement for one in statements if leaves_something(one.statement)]
-        if self.backend.held.is_direct or not (leaving or has_timeout):
+    def _refuse_behind_pooler(self, unit: Unit) -> None:
+        """Refuse what would have to be set for a session that is not flux's alone, and what could
+        run twice: there no session can be ended that has been stopped in between."""
+        if self.backend.held.is_direct:
             return
-        what = "a timeout" if has_timeout else "a setting"
+        given = self.script.directives
+        statements = [one.statement for one in (*unit.session, *unit.statements)]
+        leaving = [statement for statement in statements if leaves_something(statement)]
+        what = "has a setting, which would reach other clients"
+        if given.lock_timeout or given.statement_timeout:
+            what = "has a timeout, which would reach other clients"
+        elif unit.first is not None and not self.backend.is_undone_by_error(unit.first.text):
+            what, leaving = "commits as it goes, and could run twice there", [unit.first]
+        elif not leaving:
+            return
         raise DatabaseUnavailableError(
-            f"a statement that runs in no transaction has {what}, which behind a pooler would "
-            "reach other clients",
+            f"behind a pooler this cannot run: a statement that runs in no transaction {what}",
             location=self.script.location(leaving[0].start if leaving else None),
             hint="give flux the address of the server itself, or take it out of the file",
         )
@@ -158,7 +163,7 @@ class PostgresJournaledRun(JournaledRun):
             if code not in _ALONE_AFTER_ALL or unit.is_block:
                 raise
             backend.roll_back()
-            self._refuse_leaks(unit)
+            self._refuse_behind_pooler(unit)
             self.run_alone(unit, self.look(unit), None)
         else:
             self._settle_borrowed(unit)
@@ -181,12 +186,12 @@ class PostgresJournaledRun(JournaledRun):
                     backend.watcher.reach(one.number)
                     self._send([single(one)])
             self._refuse_invalid_index(unit, before)
-        except Exception as error:
-            if self.had_no_effect(entry, error):
-                with suppress(Exception):  # else it is in doubt
-                    backend.roll_back()
-                    backend.session.settle(backend.dbapi)
-                    self.note(entry._replace(state="failed"))
+        except BaseException as error:
+            state: UnitState = "failed" if self.had_no_effect(unit, error) else "reached"
+            with suppress(Exception):  # else the next run ends this session
+                backend.roll_back()
+                backend.session.settle(backend.dbapi)
+                self._note_end(entry, state)
             raise
         if backend.held.is_direct:
             backend.session.settle(backend.dbapi)  # some settings would rule the next transaction
@@ -225,24 +230,16 @@ class PostgresJournaledRun(JournaledRun):
     # Looking ---------------------------------------------------------------------------------
 
     def look(self, unit: Unit) -> str | None:
-        """What the catalog says of what a unit is about to change."""
-        return self._ask(unit, _look_after(unit))
+        """What the catalog says of what a unit is about to change.
 
-    def judge(self, unit: Unit, entry: Entry) -> Verdict:
-        """Whether the unit of that row took effect: by the catalog, where it can tell."""
-        look = find_look(entry.sql)
-        now = self._ask(unit, look)
-        if look is None or now is None or entry.before is None:
-            return super().judge(unit, entry)
-        return look.verdict(entry.before, now)
-
-    def _ask(self, unit: Unit, look: Look | None) -> str | None:
-        """Ask under the settings of a unit, which say where its names lead. Read-only."""
+        It is asked under the settings of the unit, which say where its names lead.
+        """
+        look = _look_after(unit)
         if look is None:
             return None
-        backend = self.backend
+        query = look.query(self.backend.literal)
         if not unit.session:
-            return self._answer(look)
+            return self._answer(query)
         self._send(
             compose(
                 unit.session,
@@ -253,19 +250,30 @@ class PostgresJournaledRun(JournaledRun):
                 total=self.total,
             )
         )
-        answer = self._answer(look)
-        backend.roll_back()
+        answer = self._answer(query)
+        self.backend.roll_back()
         return answer
 
-    def _answer(self, look: Look) -> str:
-        [(answer,)] = self.backend.fetch(look.query(self.backend.literal))
+    def judge(self, unit: Unit, entry: Entry) -> Verdict:
+        """Whether the unit of that row took effect: by the catalog, where it can tell."""
+        look = find_look(entry.sql)
+        if look is None or entry.before is None:
+            return super().judge(unit, entry)
+        now = self._answer(look.query_again(entry.before, self.backend.literal))
+        verdict = look.verdict(entry.before, now)
+        # What failed took no effect; what is there now, somebody else has made.
+        return NOT_RUN if verdict.took_effect and entry.state == "failed" else verdict
+
+    def _answer(self, query: str) -> str:
+        [(answer,)] = self.backend.fetch(query)
         return str(answer)
 
     def _refuse_invalid_index(self, unit: Unit, before: str | None) -> None:
         look = _look_after(unit)
         if look is None or before is None:
             return
-        if invalid := look.invalid(before, self._answer(look)):
+        now = self._answer(look.query_again(before, self.backend.literal))
+        if invalid := look.invalid(now):
             number, statement = unit.statements[0]
             raise StatementError(
                 offset=statement.start, exact=False, number=number, total=self.total
@@ -273,11 +281,12 @@ class PostgresJournaledRun(JournaledRun):
 
     # Writing ---------------------------------------------------------------------------------
 
-    def note(self, entry: Entry) -> None:
-        """Write one row, in a transaction of its own, where the lock is held."""
-        self._noted[entry.unit] = entry
-        row = self._row_sql(entry)
-        self.backend.run_sql(BEGIN + self._opening + self._check_lock + row + "COMMIT")
+    def _note_end(self, entry: Entry, state: UnitState) -> None:
+        """Note that this run goes on no more with a unit, unless another one has it by now."""
+        ended = entry._replace(state=state, session=ENDED)
+        sql = self.backend.sql.replace(entry.name, entry.value, ended.value)
+        self.backend.run_sql(BEGIN + self.backend.lock.take_fence + sql + "COMMIT")
+        self._noted[entry.unit] = ended
 
     def finish(self, unit: Unit) -> None:
         """Note that a unit is finished, in one message."""
@@ -315,9 +324,10 @@ class PostgresJournaledRun(JournaledRun):
         }
         if self.backend.held.checks_client:
             seconds["client_connection_check_interval"] = 1
-        return "".join(
+        limits = "".join(
             f"{command} {name} = {round(value * 1000)};\n" for name, value in seconds.items()
         )
+        return limits + (_NEVER_IDLE if command == "SET" else "")
 
     def _settle_borrowed(self, unit: Unit) -> None:
         """Take back what a unit's settings have changed on a connection that was handed in."""
@@ -340,7 +350,7 @@ def way_of(statement: Statement) -> Way:
         found[:1] == ["SET"] and found[1:2] not in (["LOCAL"], ["TRANSACTION"], ["CONSTRAINTS"])
     ):
         return "session"
-    if _SET_CONFIG.match(statement.text):
+    if found[:1] == ["SELECT"] and sets_by_literals(statement):
         return "session"
     if needs_no_transaction(found) or found[:1] == ["CALL"]:
         return "alone"
@@ -349,10 +359,9 @@ def way_of(statement: Statement) -> Way:
     return "together"
 
 
-# With literals alone, since it is run again for each statement below it.
-_SET_CONFIG = re.compile(
-    r"SELECT\s+(?:pg_catalog\s*\.\s*)?set_config\s*\(\s*'[^']*'\s*,\s*'[^']*'\s*,\s*(?:false|'f\w*')"
-    r"\s*\)\s*\Z",
-    re.IGNORECASE,
+#: A Python function may be busy elsewhere for long.
+_NEVER_IDLE = (
+    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings "
+    "WHERE name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout');\n"
 )
 _COMMITS = re.compile(r"\b(?:COMMIT|ROLLBACK)\b", re.IGNORECASE)

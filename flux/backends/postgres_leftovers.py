@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from psycopg2 import extensions
 
 from flux.migration import Script
-from flux.statements import Statement, words
+from flux.statements import Statement, tokens, words
 
 
 class Kind(NamedTuple):
@@ -76,17 +76,48 @@ _SETS = re.compile(
     re.IGNORECASE,
 )
 _SET_CONFIG = re.compile(r"\bset_config\s*\(.*,\s*(false|'f\w*'|0)\s*\)", re.IGNORECASE | re.DOTALL)
+_LITERAL = {"string literal": "?", "dollar-quoted string": "?"}
+_CAST = r"(?: : : (?:PG_CATALOG \. )?[A-Z]\w*)?"
+_SETS_BY_LITERALS = re.compile(
+    rf"SELECT (?:PG_CATALOG \. )?SET_CONFIG \( \?{_CAST} , \?{_CAST} , (?:FALSE|\?){_CAST} \)"
+)
 #: … and where Python gives its name as a parameter.
 _STRING = re.compile(rf"""(["']){_DOTTED}\1""")
 
 
-def leaves_something(statement: Statement) -> bool:
-    """Whether a statement changes the session beyond its transaction, as its text says. Pure."""
+def leaves_setting(statement: Statement) -> bool:
+    """Whether a statement sets something for the session, as its text says. Pure."""
     first, second = [*islice(words(statement.text, "postgres"), 2), "", ""][:2]
     if first == "SET" and second not in ("LOCAL", "TRANSACTION", "CONSTRAINTS"):
         return True
+    return bool(_SET_CONFIG.search(statement.text))
+
+
+def leaves_something(statement: Statement) -> bool:
+    """Whether a statement changes the session beyond its transaction, as its text says. Pure."""
     kinds = any(kind.named.search(statement.text) for kind in _KINDS)
-    return kinds or first == "LOAD" or bool(_SET_CONFIG.search(statement.text))
+    is_load = next(words(statement.text, "postgres"), "") == "LOAD"
+    return kinds or is_load or leaves_setting(statement)
+
+
+def sets_by_literals(statement: Statement) -> bool:
+    """Whether a statement is one set_config for the session, of literals alone. Pure.
+
+    Such a one may be run again for each statement below it.
+    """
+    pieces = [
+        token.text.upper() if token.kind == "word" else _LITERAL.get(token.kind, token.text)
+        for token in tokens(statement.text, "postgres")
+    ]
+    text = " ".join(piece for piece in pieces if piece.upper() != "E")
+    return bool(_SETS_BY_LITERALS.fullmatch(text))
+
+
+def sets_otherwise(statement: Statement) -> bool:
+    """Whether a query sets something for the session that is worked out as it runs. Pure."""
+    is_query = next(words(statement.text, "postgres"), "") in ("SELECT", "WITH", "VALUES")
+    sets = is_query and bool(_SET_CONFIG.search(statement.text))
+    return sets and not sets_by_literals(statement)
 
 
 class Leftovers(NamedTuple):

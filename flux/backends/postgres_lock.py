@@ -13,6 +13,7 @@ keeps the next run's first migration waiting until that is over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 _FLUX = 0x666C7578  # "flux" in ASCII
@@ -162,41 +163,37 @@ _DATABASE = (
 )
 
 
-#: An expression: this session's process and its start, by which it is known again.
+#: An expression: this session's process, its start, and its user, by which it is known again.
 OWN_SESSION = (
-    "(SELECT a.pid || ' ' || extract(epoch FROM a.backend_start) "
+    "(SELECT a.pid || ' ' || extract(epoch FROM a.backend_start) || ' ' || a.usename "
     f"FROM pg_catalog.pg_stat_activity a WHERE a.pid = {_SELF})"
 )
 
 
-def running(session: str, text: str) -> str:
-    """A query: the pids of what runs of a statement of another session. Read-only.
+def still_there(session: str, literal: Callable[[str], str]) -> str:
+    """A query: the pid of that session, if it is there, and whether it is idle. Read-only.
 
-    `session` and `text`, the beginning of the statement, are literals. Behind a pooler the session
-    is not known (it is empty), and the text tells.
+    Where a right to see it is missing, its user and its pid tell.
     """
+    pid, start, user = session.split(" ", 2)
     return (
-        f"SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.pid <> {_SELF} "
-        "AND a.datname = pg_catalog.current_database() AND CASE WHEN "
-        f"{session} <> '' THEN {_is_session(session)} AND a.state IS DISTINCT FROM 'idle' "
-        f"ELSE {text} <> '' AND a.state = 'active' AND pg_catalog.left(a.query, 200) = {text} END"
+        "SELECT a.pid, a.state LIKE 'idle%' FROM pg_catalog.pg_stat_activity a "
+        f"WHERE a.pid = {int(pid)} AND a.pid <> {_SELF} AND "
+        f"(extract(epoch FROM a.backend_start)::pg_catalog.text = {literal(start)} "
+        f"OR a.backend_start IS NULL AND a.usename = {literal(user)})"
     )
 
 
-def end_idle(session: str) -> str:
-    """A query that ends that session (a literal) where it is flux's own, and idle.
+def running(text: str, literal: Callable[[str], str]) -> str:
+    """A query: the pids of the sessions in which this statement runs. Read-only.
 
-    Its flux may be stopped, and would go on with a statement that another one runs by then.
+    For behind a pooler, where the session is not known.
     """
     return (
-        "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a "
-        f"WHERE a.pid <> {_SELF} AND {_is_session(session)} AND a.state = 'idle' "
-        "AND a.application_name LIKE 'flux%'"
+        f"SELECT a.pid, false FROM pg_catalog.pg_stat_activity a WHERE a.pid <> {_SELF} "
+        "AND a.datname = pg_catalog.current_database() AND a.state = 'active' "
+        f"AND pg_catalog.left(a.query, 200) = {literal(text[:200])}"
     )
-
-
-def _is_session(session: str) -> str:
-    return f"a.pid || ' ' || extract(epoch FROM a.backend_start) = {session}"
 
 
 def fail_unless(condition: str, text: str) -> str:
