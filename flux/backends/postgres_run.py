@@ -188,10 +188,13 @@ def coming_again(
 def _pause(backend: PostgresBackend, script: Script, number: int) -> None:
     pause = min(0.25 * 2**number, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
     blockers = "; ".join(map(str, backend.watcher.seen.blockers))
+    what = "it is rolled back, and tried again"
+    if script.directives.no_transaction:
+        what = "the statement is tried again"
     backend.announce(
         f"{script.path} did not get a lock in time"
         + (f", blocked by {blockers}" if blockers else "")
-        + f"; it is rolled back, and tried again in {pause:.1f} s "
+        + f"; {what} in {pause:.1f} s "
         f"({number} of {backend.lock_retries})"
     )
     time.sleep(pause)
