@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -270,11 +270,24 @@ class PostgresBackend(MigrationBackend):
     def _wait_for_fence(self) -> None:
         """Wait for what a killed run still has under way on the server, and say for whom."""
 
-        def describe() -> str | None:
+        def find() -> str | None:
             rows = self.fetch(self.lock.fence_holder)
-            return f"{Holder(*rows[0])}, left by a run that was cut off" if rows else None
+            return str(Holder(*rows[0])) if rows else None
 
-        self.wait_for_lock(lambda: describe() is None, describe)
+        self._wait_until_gone(find)
+
+    def _wait_until_gone(self, find: Callable[[], str | None]) -> None:
+        """Wait until `find` finds no session any more, of a run that was cut off."""
+        found: str | None = None
+
+        def is_gone() -> bool:
+            nonlocal found
+            now = find()
+            found = f"{now}, left by a run that was cut off" if now else found
+            return now is None
+
+        # Whom it was found to be, also where it is gone by the time that it is told.
+        self.wait_for_lock(is_gone, lambda: found)
 
     def _free_lock(self) -> None:
         holder, self._holder = self._holder, None
@@ -547,7 +560,7 @@ class PostgresBackend(MigrationBackend):
         if entry.session is not None:
             query = still_there(entry.session, self.literal)
 
-        def describe() -> str | None:
+        def find() -> str | None:
             rows = self.fetch(query)
             if not rows:
                 return None
@@ -555,10 +568,10 @@ class PostgresBackend(MigrationBackend):
             if is_idle:
                 with suppress(psycopg2.Error):  # another role's
                     self.fetch(f"SELECT pg_catalog.pg_terminate_backend({pid})")
-            return f"pid {pid}, left by a run that was cut off"
+            return f"pid {pid}"
 
         with self.reporting("cannot see what a run before this one has left"):
-            self.wait_for_lock(lambda: describe() is None, describe)
+            self._wait_until_gone(find)
 
     # Checking and telling --------------------------------------------------------------------
 
