@@ -28,6 +28,17 @@ from tests.postgres_server import (
 from tests.project import Project
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of PostgreSQL as `postgres`: those that ask for the server, by whatever way.
+
+    Which fixture a test asks for while it runs cannot be seen; what its module imports can.
+    """
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if "server" in item.fixturenames or "PostgresProject" in vars(item.module):
+            item.add_marker("postgres")
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip the test by a visible reason; in CI (environment variable CI) fail it instead."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):

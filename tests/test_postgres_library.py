@@ -274,7 +274,7 @@ def test_something_that_is_no_connection_is_refused(pg: PostgresProject) -> None
         apply_over(connection.cursor)
     assert str(caught.value) == (
         "flux does not know this kind of connection: builtins.builtin_function_or_method\n"
-        "hint: hand in a sqlite3 or psycopg2 connection, or the database's address"
+        "hint: hand in a sqlite3, psycopg2 or psycopg connection, or the database's address"
     )
 
 
