@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar, Final
 
@@ -48,8 +48,8 @@ class Driver(ABC):
         """Raises `ConnectionStateError` where flux cannot use a connection that was handed in."""
 
     @abstractmethod
-    def borrowing(self, connection: Any) -> AbstractContextManager[None]:
-        """Have a connection that was handed in in autocommit, and then as it was."""
+    def read_only(self, connection: Any) -> bool | None:
+        """What the transactions are to be that the driver begins; None where it says nothing."""
 
     @abstractmethod
     def cursor(self, connection: Any) -> Any:
@@ -77,12 +77,49 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    def keeping_encoding(self, connection: Any) -> AbstractContextManager[None]:
-        """Undo what is done meanwhile to the encoding in which the driver reads and writes."""
+    def lending(self, connection: Any) -> AbstractContextManager[None]:
+        """Have a migration's own code use a connection; the driver's part in it is then as it was.
+
+        For SQL the session's settings are restored; this is for what the driver itself keeps.
+        """
 
     @abstractmethod
     def words(self, error: BaseException) -> str:
         """What an error says that has nothing from the server in it: libpq's own words."""
+
+    @contextmanager
+    def borrowing(self, connection: Any) -> Iterator[None]:
+        """Have a connection that was handed in in autocommit, and then as it was."""
+        before = connection.autocommit
+        connection.autocommit = True
+        try:
+            with self._keeping_read_only(connection):
+                yield
+        finally:
+            if not connection.closed:
+                connection.autocommit = before
+
+    @contextmanager
+    def _keeping_read_only(self, connection: Any) -> Iterator[None]:
+        """Have `read_only` hold for flux's transactions, too: a driver says it in its own BEGIN."""
+        value = self.read_only(connection)
+        if value is None:
+            yield
+            return
+        name = "default_transaction_read_only"
+        with self.cursor(connection) as cursor:
+            cursor.execute(
+                "SELECT CASE source WHEN 'session' THEN setting ELSE 'DEFAULT' END "
+                f"FROM pg_catalog.pg_settings WHERE name = '{name}'"
+            )
+            [(before,)] = cursor.fetchall()
+            cursor.execute(f"SET {name} = {value}")
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                with self.cursor(connection) as cursor:
+                    cursor.execute(f"SET {name} = {before}")
 
 
 def require_one() -> None:

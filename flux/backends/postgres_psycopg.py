@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.abc import Loader as AbcLoader
 from psycopg.adapt import Loader
 from psycopg.errors import error_from_result
 from psycopg.rows import tuple_row
+from psycopg.types.bool import BoolLoader
+from psycopg.types.numeric import FloatLoader, IntLoader
 
 from flux.backends.postgres_driver import Driver
 from flux.exceptions import ConnectionStateError
@@ -46,47 +50,16 @@ class Psycopg(Driver):
                 hint="leave the block of connection.pipeline() before handing it to flux",
             )
 
-    @contextmanager
-    def borrowing(self, connection: Any) -> Iterator[None]:
-        """Have a connection that was handed in in autocommit, and then as it was."""
-        before = connection.autocommit
-        connection.autocommit = True
-        try:
-            with self._keeping_read_only(connection):
-                yield
-        finally:
-            if not connection.closed:
-                connection.autocommit = before
-
-    @contextmanager
-    def _keeping_read_only(self, connection: Any) -> Iterator[None]:
-        """Have what `read_only` says hold for the transactions that flux begins, too.
-
-        The driver writes it into its own BEGIN alone.
-        """
-        setting = "default_transaction_read_only"
-        if connection.read_only is None:
-            yield
-            return
-        with self.cursor(connection) as cursor:
-            cursor.execute(
-                f"SELECT source = 'session', setting FROM pg_catalog.pg_settings "
-                f"WHERE name = '{setting}'"
-            )
-            was_set, before = cursor.fetchone()
-            cursor.execute(f"SET {setting} = {connection.read_only}")
-        try:
-            yield
-        finally:
-            if not connection.closed:
-                with self.cursor(connection) as cursor:
-                    cursor.execute(f"SET {setting} = {before if was_set else 'DEFAULT'}")
+    def read_only(self, connection: Any) -> bool | None:
+        """What the transactions are to be that the driver begins; None where it says nothing."""
+        value: bool | None = connection.read_only
+        return value
 
     def cursor(self, connection: Any) -> Any:
         """A cursor that gives plain tuples, of a message's last result; it prepares nothing."""
         cursor = _Cursor(connection, row_factory=tuple_row)
-        for type_name in ("text", "name"):
-            cursor.adapters.register_loader(type_name, _TextLoader)
+        for type_name, loader in _LOADERS.items():
+            cursor.adapters.register_loader(type_name, loader)
         return cursor
 
     def identifier(self, connection: Any, name: str) -> str:
@@ -122,9 +95,15 @@ class Psycopg(Driver):
         finally:
             pgconn.notice_handler = kept
 
-    def keeping_encoding(self, connection: Any) -> nullcontext[None]:
-        """Nothing is to be done: the driver reads and writes as the session does."""
-        return nullcontext()
+    @contextmanager
+    def lending(self, connection: Any) -> Iterator[None]:
+        """Have a migration's own code use a connection, and leave nothing prepared behind it."""
+        before = connection.prepare_threshold
+        connection.prepare_threshold = None
+        try:
+            yield
+        finally:
+            connection.prepare_threshold = before
 
     def words(self, error: BaseException) -> str:
         """What an error says that has nothing from the server in it: libpq's own words."""
@@ -149,25 +128,42 @@ class _Cursor(psycopg.Cursor[Any]):
 class _TextLoader(Loader):
     """Texts as `str`, also where the session has no encoding and the driver gives bytes."""
 
-    def load(self, data: Any) -> str:
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        encoding = self.connection.info.encoding if self.connection is not None else "ascii"
+        self._encoding = "utf-8" if encoding == "ascii" else encoding
+
+    def load(self, data: Buffer) -> str:
         """The text of a value."""
-        encoding = self.connection.info.encoding if self.connection is not None else "utf-8"
-        return bytes(data).decode("utf-8" if encoding == "ascii" else encoding)
+        return str(data, self._encoding)
+
+
+#: What flux's own queries give, whatever the application has its connection read such types as.
+_LOADERS: Final[dict[str, type[AbcLoader]]] = {
+    "bool": BoolLoader,
+    "float8": FloatLoader,
+    "int4": IntLoader,
+    "int8": IntLoader,
+    "name": _TextLoader,
+    "text": _TextLoader,
+}
 
 
 def _copy(connection: Any, text: str, rows: str) -> None:
     """Execute a message that a COPY ends. The driver's own `copy` takes no more than a COPY."""
     pgconn, encoding = connection.pgconn, connection.info.encoding
+    data = rows.encode(encoding)
     result = pgconn.exec_(text.encode(encoding))
     if result.status == pq.ExecStatus.COPY_IN:
         pgconn.nonblocking = 0  # libpq waits until it has sent all
         try:
-            pgconn.put_copy_data(rows.encode(encoding))
+            pgconn.put_copy_data(data)
             pgconn.put_copy_end()
             while (one := pgconn.get_result()) is not None:
                 result = one
         finally:
-            pgconn.nonblocking = 1
+            if not connection.closed:
+                pgconn.nonblocking = 1
     if result.status == pq.ExecStatus.FATAL_ERROR:
         raise error_from_result(result, encoding)
 

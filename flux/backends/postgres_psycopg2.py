@@ -36,16 +36,10 @@ class Psycopg2(Driver):
         if connection.async_:
             raise ConnectionStateError("this connection is asynchronous, and flux is not")
 
-    @contextmanager
-    def borrowing(self, connection: Any) -> Iterator[None]:
-        """Have a connection that was handed in in autocommit, and then as it was."""
-        before = connection.autocommit
-        connection.autocommit = True
-        try:
-            yield
-        finally:
-            if not connection.closed:
-                connection.autocommit = before
+    def read_only(self, connection: Any) -> bool | None:
+        """What the transactions are to be that the driver begins; None where it says nothing."""
+        value: bool | None = connection.readonly
+        return value
 
     def cursor(self, connection: Any) -> Any:
         """A cursor that gives plain tuples, of a message's last result."""
@@ -77,8 +71,8 @@ class Psycopg2(Driver):
             connection.notices = kept
 
     @contextmanager
-    def keeping_encoding(self, connection: Any) -> Iterator[None]:
-        """Undo what is done meanwhile to the encoding in which the driver reads and writes."""
+    def lending(self, connection: Any) -> Iterator[None]:
+        """Have a migration's own code use a connection, and keep the driver's encoding."""
         encoding = connection.encoding
         try:
             yield

@@ -221,7 +221,7 @@ def _settle(backend: PostgresBackend) -> None:
 
 def call_function(backend: PostgresBackend, function: Callable[[Any], object]) -> None:
     """Give a Python function the connection, in whatever transaction is open, or none."""
-    with backend.driver.keeping_encoding(backend.dbapi):
+    with backend.driver.lending(backend.dbapi):
         function(backend.dbapi)
 
 
