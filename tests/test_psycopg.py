@@ -270,7 +270,10 @@ def test_a_python_migration_that_works_in_with_connection(pg: PostgresProject) -
 
 
 def test_the_server_gets_the_same_messages_from_both_drivers(pg: PostgresProject) -> None:
-    """By the simple protocol, each in one piece: an `execute` in its log would be another one."""
+    """By the simple protocol, each in one piece: `execute` in its log is of another one.
+
+    But for numbers, and for how a text with a backslash is quoted.
+    """
     pg.add(
         {
             "001.sql": "CREATE TABLE t (x int);\nINSERT INTO t VALUES (1);",
@@ -291,9 +294,10 @@ def test_the_server_gets_the_same_messages_from_both_drivers(pg: PostgresProject
             pg.apply()
             pg.rollback()
             pg.succeed("status")
-        assert b"execute " not in log.read_bytes()[start:]
+        extended = re.findall(rb"LOG:  execute \S+: (.*)", log.read_bytes()[start:])
+        assert {*extended} <= {b"BEGIN", b"COMMIT", b"ROLLBACK"}  # psycopg's own, before 3.2
         messages[name] = [
-            re.sub(r"\d{3,}(\.\d+)?", "#", one.text)
+            re.sub(r"\d{3,}(\.\d+)?", "#", one.text).replace(" E'", "'").replace("\\\\", "\\")
             for one in statements
             if one.application.startswith("flux")
         ]

@@ -66,13 +66,13 @@ class Psycopg(Driver):
         """A name as an SQL identifier, in quotes."""
         encoding = connection.info.encoding
         escaping = pq.Escaping(connection.pgconn)
-        return escaping.escape_identifier(name.encode(encoding)).decode(encoding)
+        return str(escaping.escape_identifier(name.encode(encoding)), encoding)
 
     def literal(self, connection: Any, text: str) -> str:
         """A text as an SQL literal."""
         encoding = connection.info.encoding
         escaping = pq.Escaping(connection.pgconn)
-        return escaping.escape_literal(text.encode(encoding)).decode(encoding)
+        return str(escaping.escape_literal(text.encode(encoding)), encoding)
 
     def send(
         self, connection: Any, text: str, rows: str | None, hear: Callable[[str], bool]
@@ -82,7 +82,7 @@ class Psycopg(Driver):
         kept = pgconn.notice_handler
 
         def take(notice: pq.abc.PGresult) -> None:
-            if not hear(notice.error_message.decode("utf-8", "replace")):
+            if not hear(str(notice.error_message, "utf-8", "replace")):
                 kept(notice)
 
         pgconn.notice_handler = take
