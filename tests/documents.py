@@ -2,8 +2,8 @@
 
 A page is followed from its top to its end, in a new directory:
 
-- a block after a sentence that ends in "`path`:" is that file, and is written; where the
-  repository has a file of that path, the block shows a piece of it as it is;
+- a block after a sentence that ends in "`path`:" is that file, and is written; one in `examples/`
+  or `tests/plugins/` is a file of the repository, of which the block shows a piece as it is;
 - a `console` block is typed in, `$ ` by `$ `. Where it shows output, that is what has to come;
   `…` stands for anything. A command may fail only where the next one is `echo $?`;
 - an `sh` block is typed in as well, without its output;
@@ -49,8 +49,22 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path
     for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 }
-SHOWN = {"diff", "dockerfile", "html", "ini", "text", "yaml"}
-LANGUAGES = {"console", "sh", "python", "sql", "json", "toml", *SHOWN}
+OF_REPOSITORY = ("examples/", "tests/plugins/")
+LANGUAGES = {"console", "diff", "dockerfile", "html", "ini", "json", "python", "sh", "sql", "text"}
+LANGUAGES |= {"toml", "yaml"}
+#: What the name of a file ends in that is of this language.
+_ENDINGS: Mapping[str, tuple[str, ...]] = {
+    "dockerfile": ("Dockerfile",),
+    "html": (".html",),
+    "ini": (".cfg", ".conf", ".ini", ".service", ".timer"),
+    "json": (".json",),
+    "python": (".py",),
+    "sh": (".sh",),
+    "sql": (".sql",),
+    "text": (".txt",),
+    "toml": (".toml",),
+    "yaml": (".yaml", ".yml"),
+}
 
 #: Programs that are not run, and why; their lines need only be read by a shell without complaint.
 NOT_RUN = {
@@ -99,11 +113,16 @@ def read_blocks(text: str) -> list[Block]:
         if token.type == "inline":
             before = token.content
         elif token.type in ("fence", "code_block"):
-            named = _FILE.search(before)
             line = token.map[0] + 1 if token.map else 0
-            blocks.append(Block(line, token.info, token.content, named[1] if named else None))
+            named = _FILE.search(before)
+            file = named[1] if named and named[1].endswith(_endings(token.info)) else None
+            blocks.append(Block(line, token.info, token.content, file))
             before = ""
     return blocks
+
+
+def _endings(language: str) -> tuple[str, ...]:
+    return _ENDINGS.get(language, ())
 
 
 def read_commands(block: Block) -> list[Command]:
@@ -179,7 +198,7 @@ class Reader:
         assert self._code == 0, f"the last command failed with {self._code}"
 
     def _follow(self, block: Block) -> None:
-        if block.file is not None and block.language not in ("console", "sh"):
+        if block.file is not None:
             self._have(block.file, block.text)
         elif block.language in ("console", "sh"):
             for command in read_commands(block):
@@ -194,7 +213,7 @@ class Reader:
             tomllib.loads(block.text)
 
     def _have(self, file: str, text: str) -> None:
-        if (ROOT / file).is_file():
+        if file.startswith(OF_REPOSITORY):
             source = re.sub(r"  # type: ignore\[.*\]", "", (ROOT / file).read_text("utf-8"))
             assert text in source, f"this does not stand in {file}"
             return

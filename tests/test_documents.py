@@ -44,7 +44,11 @@ def test_a_true_page(tmp_path: Path) -> None:
         pytest.param("```sh\nexit\n```", "ended the shell", id="no shell any more"),
         pytest.param("```python\nimport nothing\n```", "No module named", id="Python"),
         pytest.param("```console\nflux\n```", "of no command", id="no prompt"),
-        pytest.param("`README.md`:\n\n```text\nnot there\n```", "not stand in", id="not in a file"),
+        pytest.param(
+            "`examples/bookshop/flux.toml`:\n\n```toml\nx = 1\n```",
+            "not stand in",
+            id="not in a file",
+        ),
     ],
 )
 def test_a_page_that_is_not_true(tmp_path: Path, page: str, says: str) -> None:
@@ -73,6 +77,11 @@ def test_lines_that_belong_together_are_one_command() -> None:
         "for x in 1 2\ndo\n  echo $x\ndone",
         "ls",
     ]
+
+
+def test_a_name_before_a_block_is_a_file_where_its_ending_is_that_of_the_language() -> None:
+    page = "of `flux.plan`:\n\n```python\n```\n\n`a.py`:\n\n```python\n```\n`b.py`:\n\n```sql\n```"
+    assert [block.file for block in read_blocks(page)] == [None, "a.py", None]
 
 
 def test_the_databases_of_a_page() -> None:
