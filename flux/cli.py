@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 
 from flux.arguments import Arguments, parse
+from flux.host import Host, Shell
 from flux.terminal import (
     StatusLine,
     ask,
@@ -21,7 +23,7 @@ from flux.terminal import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, NoReturn
 
     from flux.config import FluxConfig
@@ -36,14 +38,22 @@ DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
 INTERRUPTED, TERMINATED = 130, 143
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line (default: that of the process) and return the exit code."""
+def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
+    """Run the command line (default: that of the process) and return the exit code.
+
+    `host` is the framework that it was given to, where it is not flux's own.
+    """
     make_streams_robust()
-    arguments = parse(argv)
+    arguments = parse(argv, host or Shell())
     arguments.out = sys.stdout
     arguments.reached = None
     arguments.line = StatusLine(sys.stderr)
-    terminations = _interrupt_on_sigterm()
+    with _sigterm_interrupts() as terminations:
+        return _run(arguments, terminations)
+
+
+def _run(arguments: Arguments, terminations: list[int]) -> int:
+    """Run the command and tell how it ended; SIGTERM has an entry in `terminations`."""
 
     def tell_interruption(interruption: KeyboardInterrupt) -> int:
         _show_error(arguments, _interruption(arguments.reached, interruption))
@@ -138,7 +148,7 @@ def _new(arguments: Arguments) -> int:
             " ".join(arguments.name),
             ending=ending,
             today=date.today(),
-            known_ids=_recorded_ids(config),
+            known_ids=_recorded_ids(arguments, config),
             order=config.order,
         )
     for file in files:
@@ -146,17 +156,18 @@ def _new(arguments: Arguments) -> int:
     return DONE
 
 
-def _recorded_ids(config: FluxConfig) -> list[str]:
+def _recorded_ids(arguments: Arguments, config: FluxConfig) -> list[str]:
     """The ids in the history, where a database is named and answers; a word where it does not."""
-    from flux.backends import load_backend
     from flux.exceptions import FluxMigrationException, InvalidConfigurationError
+    from flux.runner import FluxRunner
 
+    database = arguments.host.database(arguments)
     try:
-        url = config.resolve_url()
+        database = config.resolve_url() if database is None else database
     except InvalidConfigurationError:
         return []
     try:
-        backend = load_backend(config.backend).from_config(config, url)
+        backend = FluxRunner.from_config(config, database).backend
         with backend.opened():
             return list(backend.read_state().applied)
     except FluxMigrationException as error:
@@ -302,9 +313,7 @@ def _change(
 
 
 def _load_config(arguments: Arguments) -> FluxConfig:
-    from flux.config import FluxConfig, find_config_file
-
-    config = FluxConfig.from_file(arguments.config or find_config_file())
+    config = arguments.host.config(arguments)
     lock_wait = getattr(arguments, "lock_wait", None)
     return config if lock_wait is None else config._replace(lock_wait=lock_wait)
 
@@ -345,7 +354,8 @@ def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None
     if arguments.json:
         # A migration that prints must not spoil the JSON.
         sys.stdout = sys.stderr
-    return FluxRunner.from_config(config, arguments.uri, on_event=tell_event)
+    database = arguments.host.database(arguments)
+    return FluxRunner.from_config(config, database, on_event=tell_event)
 
 
 def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
@@ -433,8 +443,9 @@ def _tell(message: str) -> None:
     print(f"flux: {message}", file=sys.stderr, flush=True)
 
 
-def _interrupt_on_sigterm() -> list[int]:
-    """Let SIGTERM do what Ctrl-C does; the list that is given back has an entry when it came."""
+@contextmanager
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """Let SIGTERM do what Ctrl-C does; the list that is given has an entry when it came."""
     import signal
 
     received: list[int] = []
@@ -444,10 +455,14 @@ def _interrupt_on_sigterm() -> list[int]:
         raise KeyboardInterrupt
 
     try:
-        signal.signal(signal.SIGTERM, on_sigterm)
+        before = signal.signal(signal.SIGTERM, on_sigterm)
     except ValueError:
-        pass  # not in the main thread, which alone gets signals
-    return received
+        yield received  # not in the main thread, which alone gets signals
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
