@@ -10,12 +10,13 @@ import os
 import sys
 from contextlib import contextmanager
 
-from flux.arguments import Arguments, parse
+from flux.arguments import VERSION, Arguments, build_parser, parse
 from flux.host import Host, Shell
 from flux.terminal import (
     StatusLine,
     ask,
     can_ask,
+    is_completing,
     make_streams_robust,
     palette_for,
     question_stream,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from flux.config import FluxConfig
     from flux.exceptions import FluxMigrationException, Problem
+    from flux.findings import Finding
     from flux.migration import Placement
     from flux.plan import Plan
     from flux.progress import Pace, Progress
@@ -43,8 +45,13 @@ def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
 
     `host` is the framework that it was given to, where it is not flux's own.
     """
+    host = host or Shell()
+    if is_completing():
+        from flux.completion import complete
+
+        complete(build_parser(host))
     make_streams_robust()
-    arguments = parse(argv, host or Shell())
+    arguments = parse(argv, host)
     arguments.out = sys.stdout
     arguments.reached = None
     arguments.line = StatusLine(sys.stderr)
@@ -226,6 +233,53 @@ def _validate(arguments: Arguments) -> int:
     else:
         print(f"valid: {count} migration{'' if count == 1 else 's'}, in order with the history")
     return _problems_code(problems)
+
+
+def _doctor(arguments: Arguments) -> int:
+    from flux import render
+    from flux.doctor import examine
+
+    if arguments.json:
+        # A migration that prints must not spoil the JSON.
+        sys.stdout = sys.stderr
+    palette = palette_for(sys.stdout)
+    findings = []
+    host = arguments.host
+    for finding in examine(lambda: host.config(arguments), lambda: host.database(arguments)):
+        findings.append(finding)
+        if not arguments.json:
+            print(render.finding_text(finding, palette), flush=True)
+    if arguments.json:
+        _print_json(arguments, render.findings_data(findings))
+    else:
+        print(f"\n{render.findings_summary(findings)}")
+    return _findings_code(findings)
+
+
+def _findings_code(findings: Sequence[Finding]) -> int:
+    """The code that the other commands would exit with for the worst of the problems."""
+    from flux.plan import DISAGREEMENTS
+
+    problems = [finding for finding in findings if finding.level == "problem"]
+    if any(problem.about in ("config", "address", "driver") for problem in problems):
+        return MISUSED
+    if any(problem.kind in DISAGREEMENTS for problem in problems):
+        return DISAGREES
+    return FAILED if problems else DONE
+
+
+def _completion(arguments: Arguments) -> int:
+    from flux.completion import script
+
+    print(script(arguments.shell), end="")
+    return DONE
+
+
+def _version(arguments: Arguments) -> int:
+    from flux.versions import describe
+
+    print(describe())
+    return DONE
 
 
 def _apply(arguments: Arguments) -> int:
@@ -474,4 +528,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "rollback": _rollback,
     "resume": _resume,
     "validate": _validate,
+    "doctor": _doctor,
+    "completion": _completion,
+    VERSION: _version,
 }

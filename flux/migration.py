@@ -255,10 +255,23 @@ def read_directives(
                 for field in Directives._fields
             )
             raise MigrationLoadingError(
-                f"unknown directive {unknown[0]!r}", location=location, hint=f"there are: {known}"
+                f"unknown directive {unknown[0]!r}",
+                location=location,
+                hint=_meant(unknown[0]) + f"there are: {known}",
             )
         given |= dict(filter(None, parsed.values()))
     return Directives(**given)
+
+
+def _meant(word: str) -> str:
+    """A question with the directive that a mistyped one was meant to be, if any is like it."""
+    from difflib import get_close_matches
+
+    names = [field.replace("_", "-") for field in Directives._fields]
+    name, equals, value = word.partition("=")
+    near = get_close_matches(name, names, n=1)
+    # A word that is right, and whose value is not, is not mistyped.
+    return f"did you mean {near[0] + equals + value!r}? " if near and near[0] != name else ""
 
 
 def _parse_directive(word: str) -> tuple[str, bool | float] | None:
