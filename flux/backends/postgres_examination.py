@@ -393,7 +393,7 @@ def _describe_lock(backend: PostgresBackend) -> list[Finding]:
         return [
             warning(
                 "lock",
-                f"{Holder(*rows[0])}, left by a run that was cut off, is still at its last statement",
+                f"{Holder(*rows[0])}, left by a run that was cut off, is still at work",
                 f"`flux apply` waits for it, for up to {backend.lock_wait:g} s",
             )
         ]
