@@ -250,28 +250,29 @@ def read_directives(
                 )
             continue
         if unknown:
-            known = ", ".join(
-                field.replace("_", "-") + ("=5s" if field in _DURATIONS else "")
-                for field in Directives._fields
-            )
             raise MigrationLoadingError(
                 f"unknown directive {unknown[0]!r}",
                 location=location,
-                hint=_meant(unknown[0]) + f"there are: {known}",
+                hint=_what_was_meant(unknown[0]),
             )
         given |= dict(filter(None, parsed.values()))
     return Directives(**given)
 
 
-def _meant(word: str) -> str:
-    """A question with the directive that a mistyped one was meant to be, if any is like it."""
+def _what_was_meant(word: str) -> str:
+    """The directive that a mistyped one is like, or else all that there are."""
     from difflib import get_close_matches
 
-    names = [field.replace("_", "-") for field in Directives._fields]
-    name, equals, value = word.partition("=")
-    near = get_close_matches(name, names, n=1)
-    # A word that is right, and whose value is not, is not mistyped.
-    return f"did you mean {near[0] + equals + value!r}? " if near and near[0] != name else ""
+    examples = {
+        field.replace("_", "-"): "=5s" if field in _DURATIONS else ""
+        for field in Directives._fields
+    }
+    name = word.partition("=")[0]
+    near = get_close_matches(name, examples, n=1)
+    # A name that is right is not mistyped, but its value.
+    if near and near[0] != name:
+        return f"did you mean {near[0] + examples[near[0]]!r}?"
+    return "there are: " + ", ".join(name + example for name, example in examples.items())
 
 
 def _parse_directive(word: str) -> tuple[str, bool | float] | None:

@@ -96,11 +96,10 @@ class OpenTransaction(NamedTuple):
 
 def examine(backend: PostgresBackend) -> list[Finding]:
     """Everything about the database of an open backend. Read-only."""
-    rights = Rights(
-        *backend.fetch(_WITHIN + _rights_sql(backend))[0],
-    )
+    rights = Rights(*backend.fetch(_WITHIN + _rights_sql(backend))[0])
     server = Server(*backend.fetch(_WITHIN + _SERVER)[0])
-    settings = {name: Setting(*rest) for name, *rest in backend.fetch(_WITHIN + _SETTINGS_SQL)}
+    # Without a timeout of ours, which would be among them.
+    settings = {name: Setting(*rest) for name, *rest in backend.fetch(_SETTINGS_SQL)}
     is_direct = server.pid == backend.dbapi.info.backend_pid
     transactions = [OpenTransaction(*row) for row in backend.fetch(_WITHIN + _TRANSACTIONS)]
     invalid = [name for (name,) in backend.fetch(_WITHIN + _INVALID_INDEXES)]
