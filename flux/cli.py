@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 
 from flux.arguments import VERSION, Arguments, build_parser, parse
 from flux.host import Host, Shell
@@ -24,7 +23,7 @@ from flux.terminal import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from flux.config import FluxConfig
@@ -55,16 +54,16 @@ def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
     arguments.out = sys.stdout
     arguments.reached = None
     arguments.line = StatusLine(sys.stderr)
-    with _sigterm_interrupts() as terminations:
-        return _run(arguments, terminations)
+    with _Sigterm() as sigterm:
+        return _run(arguments, sigterm)
 
 
-def _run(arguments: Arguments, terminations: list[int]) -> int:
-    """Run the command and tell how it ended; SIGTERM has an entry in `terminations`."""
+def _run(arguments: Arguments, sigterm: _Sigterm) -> int:
+    """Run the command, and tell how it ended."""
 
     def tell_interruption(interruption: KeyboardInterrupt) -> int:
         _show_error(arguments, _interruption(arguments.reached, interruption))
-        return TERMINATED if terminations else INTERRUPTED
+        return TERMINATED if sigterm.was_received else INTERRUPTED
 
     def abandon() -> NoReturn:
         code = tell_interruption(KeyboardInterrupt())
@@ -497,26 +496,28 @@ def _tell(message: str) -> None:
     print(f"flux: {message}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _sigterm_interrupts() -> Iterator[list[int]]:
-    """Let SIGTERM do what Ctrl-C does; the list that is given has an entry when it came."""
-    import signal
+class _Sigterm:
+    """Lets SIGTERM do what Ctrl-C does, within a `with` block."""
 
-    received: list[int] = []
+    def __enter__(self) -> _Sigterm:
+        import signal
 
-    def on_sigterm(signal_number: int, frame: object) -> NoReturn:
-        received.append(signal_number)
+        self.was_received = False
+        try:
+            self._before = signal.signal(signal.SIGTERM, self._interrupt)
+        except ValueError:
+            self._before = None  # not in the main thread, which alone gets signals
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        import signal
+
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _interrupt(self, signal_number: int, frame: object) -> NoReturn:
+        self.was_received = True
         raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, on_sigterm)
-    except ValueError:
-        yield received  # not in the main thread, which alone gets signals
-        return
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
