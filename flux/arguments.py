@@ -170,7 +170,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     doctor = command(
         "doctor",
         "examine everything that apply needs, and say what to do",
-        "doctor",
+        "doctor --json",
         "Looks at the configuration, the directory, the connection, the server, the\n"
         "rights, the settings and the history. Changes nothing, and waits for nobody.",
     )

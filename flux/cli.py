@@ -10,6 +10,16 @@ import os
 import sys
 
 from flux.arguments import VERSION, Arguments, build_parser, parse
+from flux.exit_codes import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PENDING,
+    TERMINATED,
+    code_of_error,
+    code_of_findings,
+    code_of_problems,
+)
 from flux.host import Host, Shell
 from flux.terminal import (
     StatusLine,
@@ -28,15 +38,11 @@ if TYPE_CHECKING:
 
     from flux.config import FluxConfig
     from flux.exceptions import FluxMigrationException, Problem
-    from flux.findings import Finding
     from flux.migration import Placement
     from flux.plan import Plan
     from flux.progress import Pace, Progress
     from flux.results import BatchResult, Event
     from flux.runner import FluxRunner
-
-DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
-INTERRUPTED, TERMINATED = 130, 143
 
 
 def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
@@ -83,9 +89,11 @@ def _run(arguments: Arguments, sigterm: _Sigterm) -> int:
     except KeyboardInterrupt as interruption:
         return tell_interruption(interruption)
     except (Exception, SystemExit) as caught:
-        error = _as_told(caught)
+        from flux.exceptions import as_told
+
+        error = as_told(caught)
         _show_error(arguments, error)
-        return _exit_code(error)
+        return code_of_error(error)
     finally:
         sys.stdout = arguments.out
 
@@ -190,7 +198,7 @@ def _status(arguments: Arguments) -> int:
         _print_json(arguments, render.status_data(status))
     else:
         print(render.status_text(status, palette_for(sys.stdout)))
-    code = _problems_code(status.problems)
+    code = code_of_problems(status.problems)
     if code == DONE and arguments.check and not status.is_settled:
         return PENDING
     return code
@@ -231,7 +239,7 @@ def _validate(arguments: Arguments) -> int:
         print(render.problems_text(problems, palette_for(sys.stdout)))
     else:
         print(f"valid: {count} migration{'' if count == 1 else 's'}, in order with the history")
-    return _problems_code(problems)
+    return code_of_problems(problems)
 
 
 def _doctor(arguments: Arguments) -> int:
@@ -252,19 +260,7 @@ def _doctor(arguments: Arguments) -> int:
         _print_json(arguments, render.findings_data(findings))
     else:
         print(f"\n{render.findings_summary(findings)}")
-    return _findings_code(findings)
-
-
-def _findings_code(findings: Sequence[Finding]) -> int:
-    """The code that the other commands would exit with for the worst of the problems."""
-    from flux.plan import DISAGREEMENTS
-
-    problems = [finding for finding in findings if finding.level == "problem"]
-    if any(problem.about in ("config", "address", "driver") for problem in problems):
-        return MISUSED
-    if any(problem.kind in DISAGREEMENTS for problem in problems):
-        return DISAGREES
-    return FAILED if problems else DONE
+    return code_of_findings(findings)
 
 
 def _completion(arguments: Arguments) -> int:
@@ -453,43 +449,6 @@ def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationExc
         )
     told.__cause__ = cause
     return told
-
-
-def _as_told(error: BaseException) -> FluxMigrationException:
-    """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
-    from flux.exceptions import FluxMigrationException
-
-    if isinstance(error, FluxMigrationException):
-        return error
-    if isinstance(error, OSError) and error.filename is not None:
-        told = FluxMigrationException(f"{error.filename}: {error.strerror}")
-    else:
-        told = FluxMigrationException(
-            f"unexpected {type(error).__name__}: {error}",
-            hint="--traceback shows where it comes from",
-        )
-    told.__cause__ = error
-    return told
-
-
-def _exit_code(error: FluxMigrationException) -> int:
-    from flux import exceptions
-
-    codes = {
-        exceptions.InvalidConfigurationError: MISUSED,
-        exceptions.BackendLoadingError: MISUSED,
-        exceptions.MigrationDirectoryCorruptedError: DISAGREES,
-        exceptions.MigrationLockError: LOCKED,
-    }
-    return next((code for type_, code in codes.items() if isinstance(error, type_)), FAILED)
-
-
-def _problems_code(problems: Sequence[Problem]) -> int:
-    from flux.plan import DISAGREEMENTS
-
-    if any(problem.kind in DISAGREEMENTS for problem in problems):
-        return DISAGREES
-    return FAILED if problems else DONE
 
 
 def _tell(message: str) -> None:

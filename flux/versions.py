@@ -5,9 +5,6 @@ Nothing is imported that a broken driver could fail at: the versions are those o
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
-
 from flux import __version__
 
 #: The packages in which the drivers come, and what each driver is called.
@@ -20,10 +17,14 @@ _DRIVERS = {
 
 def describe() -> str:
     """One line, as for instance `flux 0.1.0 (Python 3.11.2, SQLite 3.40.1, psycopg2 2.9.10)`."""
+    from platform import python_version
+
     return f"flux {__version__} ({', '.join([f'Python {python_version()}', *_drivers()])})"
 
 
 def _drivers() -> list[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = []
     try:
         from sqlite3 import sqlite_version

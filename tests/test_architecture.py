@@ -43,7 +43,7 @@ ORDER = (
     "checking failure results",
     "log",
     "runner render scaffold",
-    "doctor host versions completion",
+    "doctor exit_codes host versions completion",
     "arguments terminal",
     "cli testing",
 )
@@ -216,7 +216,14 @@ def test_import_flux_imports_nothing_of_it(tmp_path: Path) -> None:
 def test_help_imports_the_command_line_alone(tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, "--help")
     ours = {name for name in loaded if name.startswith("flux")}
-    assert ours == {"flux", "flux.arguments", "flux.cli", "flux.host", "flux.terminal"}
+    assert ours == {
+        "flux",
+        "flux.arguments",
+        "flux.cli",
+        "flux.exit_codes",
+        "flux.host",
+        "flux.terminal",
+    }
     assert loaded & HEAVY == set()
 
 

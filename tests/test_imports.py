@@ -69,7 +69,14 @@ NOT_FOR_HELP = {
     "typing",
 }
 
-_COMMAND_LINE = {"flux", "flux.arguments", "flux.cli", "flux.host", "flux.terminal"}
+_COMMAND_LINE = {
+    "flux",
+    "flux.arguments",
+    "flux.cli",
+    "flux.exit_codes",
+    "flux.host",
+    "flux.terminal",
+}
 
 _PROGRAM = """
 import sys
