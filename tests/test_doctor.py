@@ -8,18 +8,24 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from flux.backends.postgres_examination import (
     OpenTransaction,
     Server,
+    describe_lock,
     describe_server,
     describe_sessions,
     describe_way,
 )
+from flux.backends.postgres_lock import Holder
 from flux.backends.sqlite_examination import describe_library
+from flux.doctor import describe_history
+from flux.journal import Entry, UnderWay
+from flux.plan import StatusRow
+from flux.results import Status
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import Postgres
 from tests.project import Project
@@ -184,6 +190,32 @@ def test_a_migration_that_is_half_done(project: Project) -> None:
     found = only(examined(project), "journal")
     assert found["message"] == "001_a is half applied: statement 2 is the next"
     assert found["hint"] == "`flux apply` goes on with statement 2"
+
+
+@pytest.mark.parametrize(
+    ("direction", "in_doubt", "level", "hint"),
+    [
+        ("apply", False, "warning", "`flux apply` goes on with statement 3"),
+        ("undo", False, "warning", "`flux rollback` goes on with statement 3"),
+        (
+            "apply",
+            True,
+            "problem",
+            "look, and run `flux resume --skip` if it did, else `flux resume",
+        ),
+    ],
+)
+def test_how_a_half_done_migration_goes_on(
+    direction: Literal["apply", "undo"], in_doubt: bool, level: str, hint: str
+) -> None:
+    done = Entry(direction, "001_a", 1, "finished", "hash", "SELECT 1", 0, 2)
+    half = UnderWay(direction, "001_a", (done,))
+    row = StatusRow("001_a", "pending", half=half)
+    status = Status((row,), (), initialized=True, unfinished=False, in_doubt=in_doubt)
+    first, second = describe_history(status, rows=5, legacy=2)
+    assert first.message.startswith("5 migrations applied, 2 of them by flux-migrations 0.0.3")
+    assert (second.level, second.about) == (level, "journal")
+    assert (second.hint or "").startswith(hint)
 
 
 def test_doctor_is_for_everybody(project: Project) -> None:
@@ -415,6 +447,16 @@ def test_the_lock_is_held(pg_alone: PostgresProject) -> None:
         found = only(examined(pg_alone), "lock")
     assert found["message"].startswith(f"pid {pid} (deploy, on ")
     assert "is running migrations on this database now" in found["message"]
+
+
+def test_the_session_that_has_the_lock_is_told_of_once() -> None:
+    holder = Holder(4711, "flux", "10.0.0.1", None)
+    [running] = describe_lock(holder, holder, 300)
+    assert "is running migrations" in running.message
+    [left] = describe_lock(None, holder, 300)
+    assert "left by a run that was cut off" in left.message
+    assert left.hint == "`flux apply` waits for it, for up to 300 s"
+    assert describe_lock(None, None, 300)[0].level == "ok"
 
 
 def test_a_history_that_is_locked_is_not_waited_for(pg_alone: PostgresProject) -> None:

@@ -101,6 +101,9 @@ def examine(backend: PostgresBackend) -> list[Finding]:
     # Without a timeout of ours, which would be among them.
     settings = {name: Setting(*rest) for name, *rest in backend.fetch(_SETTINGS_SQL)}
     is_direct = server.pid == backend.dbapi.info.backend_pid
+    lock = _fetch_holder(backend, backend.lock.holder)
+    fence = _fetch_holder(backend, backend.lock.fence_holder)
+    own = {holder.pid for holder in (lock, fence) if holder is not None}
     transactions = [OpenTransaction(*row) for row in backend.fetch(_WITHIN + _TRANSACTIONS)]
     invalid = [name for (name,) in backend.fetch(_WITHIN + _INVALID_INDEXES)]
     return [
@@ -109,9 +112,9 @@ def examine(backend: PostgresBackend) -> list[Finding]:
         *describe_settings(settings, rights.user, is_direct=is_direct),
         *describe_rights(rights),
         *describe_way(server, is_direct=is_direct),
-        *describe_sessions(transactions),
+        *describe_sessions([one for one in transactions if one.pid not in own]),
         *describe_indexes(invalid),
-        *_describe_lock(backend),
+        *describe_lock(lock, fence, backend.lock_wait),
     ]
 
 
@@ -357,6 +360,18 @@ def describe_sessions(transactions: Sequence[OpenTransaction]) -> list[Finding]:
     return found
 
 
+def describe_lock(lock: Holder | None, fence: Holder | None, wait: float) -> list[Finding]:
+    """Who runs migrations now, or has not yet ended; `wait` is `lock_wait`, in seconds."""
+    waits = f"`flux apply` waits for it, for up to {wait:g} s"
+    if lock is not None:
+        return [warning("lock", f"{lock} is running migrations on this database now", waits)]
+    if fence is not None:
+        return [
+            warning("lock", f"{fence}, left by a run that was cut off, is still at work", waits)
+        ]
+    return [ok("lock", "nobody holds it")]
+
+
 def describe_indexes(invalid: Sequence[str]) -> list[Finding]:
     """Indexes that no query uses."""
     if not invalid:
@@ -379,24 +394,9 @@ def _time(seconds: float) -> str:
 # Queries ---------------------------------------------------------------------------------------
 
 
-def _describe_lock(backend: PostgresBackend) -> list[Finding]:
-    if rows := backend.fetch(_WITHIN + backend.lock.holder):
-        return [
-            warning(
-                "lock",
-                f"{Holder(*rows[0])} is running migrations on this database now",
-                f"`flux apply` waits for it, for up to {backend.lock_wait:g} s",
-            )
-        ]
-    if rows := backend.fetch(_WITHIN + backend.lock.fence_holder):
-        return [
-            warning(
-                "lock",
-                f"{Holder(*rows[0])}, left by a run that was cut off, is still at work",
-                f"`flux apply` waits for it, for up to {backend.lock_wait:g} s",
-            )
-        ]
-    return [ok("lock", "nobody holds it")]
+def _fetch_holder(backend: PostgresBackend, query: str) -> Holder | None:
+    rows = backend.fetch(_WITHIN + query)
+    return Holder(*rows[0]) if rows else None
 
 
 def _rights_sql(backend: PostgresBackend) -> str:
@@ -450,20 +450,17 @@ _SETTINGS_SQL = (
     + ")"
 )
 
-#: flux's own, which the lock is told of, and autovacuum, which gives way, are left out.
+#: Autovacuum, which gives way, is left out.
 _TRANSACTIONS = """\
 SELECT a.pid, nullif(a.application_name, ''), a.state,
     extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::float8
 FROM pg_catalog.pg_stat_activity a
 WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
     AND a.xact_start IS NOT NULL AND a.backend_type = 'client backend'
-    AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory'
-    )
 UNION ALL
 SELECT NULL, p.gid, NULL, extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::float8
 FROM pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database()
-ORDER BY 4 DESC LIMIT 5"""
+ORDER BY 4 DESC LIMIT 10"""
 
 #: Not those that are being built, nor those of partitioned tables, which are so until each
 #: partition has its own.
