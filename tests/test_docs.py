@@ -24,6 +24,7 @@ from flux import FluxConfig, MigrationBackend, cli, exceptions
 from flux.arguments import build_parser
 from flux.backends import load_backend
 from flux.exceptions import FluxMigrationException, InvalidConfigurationError
+from flux.host import Shell
 from tests.conftest import unavailable
 from tests.documents import DOCS, LANGUAGES, PAGES, ROOT, databases, read_blocks, reader
 from tests.postgres_server import PostgresServer, own_database
@@ -79,7 +80,7 @@ def test_commands_in_sentences_are_ones(page: str) -> None:
             continue
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             try:
-                build_parser().parse_args(arguments)
+                build_parser(Shell()).parse_args(arguments)
             except SystemExit as end:
                 wrong += [span] if end.code else []
     assert wrong == []
@@ -105,7 +106,7 @@ def _first_column(text: str) -> set[str]:
 def _commands() -> dict[str, argparse.ArgumentParser]:
     [action] = [
         action
-        for action in build_parser()._actions
+        for action in build_parser(Shell())._actions
         if isinstance(action, argparse._SubParsersAction)
     ]
     return dict(action.choices)
