@@ -28,6 +28,12 @@ from tests.postgres_server import (
 from tests.project import Project
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many tests run at a time: two on each core, for most of their time they wait."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip the test by a visible reason; in CI (environment variable CI) fail it instead."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):

@@ -11,6 +11,9 @@ from tests.conftest import unavailable
 from tests.flux_process import FluxProcess, flux_environment
 from tests.postgres_server import Postgres, PostgresServer, ServerUnavailableError, find_pg_ctl
 
+#: One process runs them all, for some are about what the test before them left.
+pytestmark = pytest.mark.xdist_group("harness")
+
 _left_open: list[object] = []
 
 
