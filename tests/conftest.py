@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,15 @@ from tests.postgres_server import (
     running_server,
 )
 from tests.project import Project
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes of the tests.
+
+    What a shell runs in the background ignores SIGINT, and what is started from there does too.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
