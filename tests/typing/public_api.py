@@ -30,7 +30,7 @@ def start_up(connection: sqlite3.Connection) -> tuple[str, ...]:
     assert_type(flux.apply(connection, Path("migrations"), to="001"), BatchResult)
     assert_type(flux.apply(config="flux.toml", n=1), BatchResult)
     flux.apply(config=FluxConfig(backend="sqlite"), on_event=tell)
-    flux.apply("sqlite:///app.db", "migrations", 1)  # type: ignore[misc]
+    flux.apply("sqlite:///app.db", "migrations", FluxConfig())  # type: ignore[call-arg]
     flux.apply("sqlite:///app.db", n="1")  # type: ignore[arg-type]
     return flux.apply().applied
 
@@ -46,8 +46,7 @@ def tell(event: Event) -> None:
         assert_type(event.progress.location, Location)
         assert_type(event.progress.percent, int | None)
     event.message = ""  # type: ignore[misc]
-    if event.kind == "finished":  # type: ignore[comparison-overlap]
-        return
+    assert_type(event.kind == "finished", bool)  # type: ignore[comparison-overlap]
 
 
 # A runner ------------------------------------------------------------------------------------
@@ -75,6 +74,8 @@ def run() -> None:
             assert_type(row.applied_at, datetime.datetime)
         runner.resume_migration("perhaps")  # type: ignore[arg-type]
         runner.apply_migrations("all")  # type: ignore[arg-type]
+        FluxRunner.from_file("flux.toml", on_event=approve)  # type: ignore[arg-type]
+        FluxRunner.from_file("flux.toml", dry_run=True)  # type: ignore[call-arg]
         runner.apply_everything()  # type: ignore[attr-defined]
 
 
@@ -92,7 +93,7 @@ def configure() -> FluxConfig:
     assert_type(config.lock_wait, float)
     config.lock_wait = 3  # type: ignore[misc]
     FluxConfig(order="by date")  # type: ignore[arg-type]
-    FluxConfig(directory="migrations")  # type: ignore[call-arg]
+    FluxConfig(folder="migrations")  # type: ignore[call-arg]
     return config._replace(order="natural")
 
 
