@@ -115,18 +115,19 @@ class FluxRunner:
         database: Any = None,
         *,
         on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
     ) -> FluxRunner:
         """A runner for a configuration, and an address or an open connection."""
         if database is None or isinstance(database, str):
             url = config.resolve_url(database)
             with _naming_source(config.source_of_url(database)):
                 backend = load_backend(config.backend).from_config(config, url)
-            runner = cls(config, backend, on_event=on_event)
+            runner = cls(config, backend, on_event=on_event, directory=directory)
             runner._source = config.source_of_url(database)
             return runner
         name, connection = backend_of_connection(database)
         backend = load_backend(name).for_connection(config, connection)
-        return cls(config, backend, on_event=on_event)
+        return cls(config, backend, on_event=on_event, directory=directory)
 
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce
