@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn, TextIO
 
+    from flux.host import Host
     from flux.results import StepResult
     from flux.runner import Answer
     from flux.terminal import StatusLine
@@ -29,6 +30,7 @@ exit codes:
 class Arguments(argparse.Namespace):
     """The command line as it was parsed; a command reads the ones it declares."""
 
+    host: Host
     command: str | None
     config: str | None
     traceback: bool
@@ -66,14 +68,14 @@ _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 _NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
 
 
-def parse(argv: Sequence[str] | None) -> Arguments:
-    """Parse a command line (None: that of the process).
+def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
+    """Parse a command line (None: that of the process), which was given to `host`.
 
     Prints the help and raises `SystemExit` with 2 where no command is named, or the usage where
     the command line is wrong.
     """
-    parser = build_parser()
-    arguments = parser.parse_args(argv, namespace=Arguments())
+    parser = build_parser(host)
+    arguments = parser.parse_args(argv, namespace=Arguments(host=host))
     if arguments.command is None:
         parser.print_help()
         raise SystemExit(2)
@@ -91,70 +93,63 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     return arguments
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(host: Host) -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
-        prog="flux",
+        prog=host.prog,
         description="Database migrations for Python projects.",
         epilog=_EPILOG,
         formatter_class=_HELP_FORMATTER,
     )
     parser.add_argument("--version", action="version", version=f"flux {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    command = partial(_command, commands, host)
 
-    init = _command(commands, "init", "write a commented flux.toml", "flux init postgres")
-    init.add_argument(
-        "backend", nargs="?", default="sqlite", metavar="BACKEND", help="default: sqlite"
-    )
+    host.declare_commands(command)
 
-    new = _command(commands, "new", "write an empty migration", 'flux new --sql "Add users"')
+    new = command("new", "write an empty migration", 'new --sql "Add users"')
     new.add_argument("name", nargs="+", metavar="NAME", help="what it does, in a few words")
     new.add_argument("--sql", action="store_true", help="SQL files instead of a Python one")
     place = new.add_mutually_exclusive_group()
     place.add_argument("--pre", action="store_true", help="a repeatable run before each batch")
     place.add_argument("--post", action="store_true", help="a repeatable run after each batch")
 
-    status = _command(
-        commands, "status", "show every migration and its state", "flux status --check"
-    )
-    _add_uri(status)
+    status = command("status", "show every migration and its state", "status --check")
+    host.declare_database(status)
     status.add_argument(
         "--check", action="store_true", help="exit with 3 when something is pending"
     )
     _add_json(status)
 
-    plan = _command(commands, "plan", "show what apply would run", "flux plan --sql")
-    _add_uri(plan)
+    plan = command("plan", "show what apply would run", "plan --sql")
+    host.declare_database(plan)
     _add_count(plan, "at most N migrations; default: all")
     _add_to(plan, "up to and including this migration")
     plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
     _add_json(plan)
 
-    apply = _command(commands, "apply", "apply pending migrations", "flux apply sqlite:///app.db 1")
-    _add_uri(apply)
+    apply = command("apply", "apply pending migrations", "apply 1")
+    host.declare_database(apply)
     _add_count(apply, "at most N migrations; default: all")
     _add_to(apply, "up to and including this migration")
     _add_changing(apply)
 
-    rollback = _command(
-        commands, "rollback", "undo the newest migration", "flux rollback --to ID -y"
-    )
-    _add_uri(rollback)
+    rollback = command("rollback", "undo the newest migration", "rollback --to ID -y")
+    host.declare_database(rollback)
     _add_count(rollback, "the newest N migrations; default: 1")
     _add_to(rollback, "all that are newer than this migration, which stays")
     rollback.add_argument("--all", action="store_true", help="all migrations")
     _add_changing(rollback)
 
-    resume = _command(
-        commands,
+    resume = command(
         "resume",
         "go on with a migration that is half done",
-        "flux resume --skip",
+        "resume --skip",
         "The next apply or rollback goes on with a migration that was cut off.\n"
         "Only where flux cannot find out whether its last statement took effect\n"
         "does it ask: look, and give --skip or --retry.",
     )
-    _add_uri(resume)
+    host.declare_database(resume)
     answer = resume.add_mutually_exclusive_group()
     for name, meaning in (("skip", "it took effect"), ("retry", "it did not: run it again")):
         answer.add_argument(
@@ -163,41 +158,29 @@ def build_parser() -> argparse.ArgumentParser:
     _add_lock_wait(resume)
     _add_json(resume)
 
-    validate = _command(
-        commands,
+    validate = command(
         "validate",
         "check the directory, and the history against it",
-        "flux validate --json",
+        "validate --json",
     )
-    _add_uri(validate)
+    host.declare_database(validate)
     _add_json(validate)
     return parser
 
 
 def _command(
-    commands: Any, name: str, summary: str, example: str, more: str = ""
+    commands: Any, host: Host, name: str, summary: str, example: str, more: str = ""
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}." + (f"\n\n{more}" if more else ""),
-        epilog=f"example:\n  {example}",
+        epilog=f"example:\n  {host.prog} {example}",
         formatter_class=_HELP_FORMATTER,
     )
-    command.add_argument(
-        "--config", metavar="PATH", help="the configuration file; default: flux.toml"
-    )
+    host.declare_config(command)
     command.add_argument("--traceback", action="store_true", help="errors with their traceback")
     return command
-
-
-def _add_uri(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "uri",
-        nargs="?",
-        metavar="URI",
-        help="the database's address; default: FLUX_DATABASE_URL, else database_url in the file",
-    )
 
 
 def _add_count(command: argparse.ArgumentParser, what: str) -> None:

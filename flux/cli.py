@@ -10,6 +10,7 @@ import os
 import sys
 
 from flux.arguments import Arguments, parse
+from flux.host import Host, Shell
 from flux.terminal import (
     StatusLine,
     ask,
@@ -36,18 +37,26 @@ DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
 INTERRUPTED, TERMINATED = 130, 143
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line (default: that of the process) and return the exit code."""
+def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
+    """Run the command line (default: that of the process) and return the exit code.
+
+    `host` is the framework that it was given to, where it is not flux's own.
+    """
     make_streams_robust()
-    arguments = parse(argv)
+    arguments = parse(argv, host or Shell())
     arguments.out = sys.stdout
     arguments.reached = None
     arguments.line = StatusLine(sys.stderr)
-    terminations = _interrupt_on_sigterm()
+    with _Sigterm() as sigterm:
+        return _run(arguments, sigterm)
+
+
+def _run(arguments: Arguments, sigterm: _Sigterm) -> int:
+    """Run the command, and tell how it ended."""
 
     def tell_interruption(interruption: KeyboardInterrupt) -> int:
         _show_error(arguments, _interruption(arguments.reached, interruption))
-        return TERMINATED if terminations else INTERRUPTED
+        return TERMINATED if sigterm.was_received else INTERRUPTED
 
     def abandon() -> NoReturn:
         code = tell_interruption(KeyboardInterrupt())
@@ -138,7 +147,7 @@ def _new(arguments: Arguments) -> int:
             " ".join(arguments.name),
             ending=ending,
             today=date.today(),
-            known_ids=_recorded_ids(config),
+            known_ids=_recorded_ids(arguments, config),
             order=config.order,
         )
     for file in files:
@@ -146,17 +155,18 @@ def _new(arguments: Arguments) -> int:
     return DONE
 
 
-def _recorded_ids(config: FluxConfig) -> list[str]:
+def _recorded_ids(arguments: Arguments, config: FluxConfig) -> list[str]:
     """The ids in the history, where a database is named and answers; a word where it does not."""
-    from flux.backends import load_backend
     from flux.exceptions import FluxMigrationException, InvalidConfigurationError
+    from flux.runner import FluxRunner
 
+    database = arguments.host.database(arguments)
     try:
-        url = config.resolve_url()
+        database = config.resolve_url() if database is None else database
     except InvalidConfigurationError:
         return []
     try:
-        backend = load_backend(config.backend).from_config(config, url)
+        backend = FluxRunner.from_config(config, database).backend
         with backend.opened():
             return list(backend.read_state().applied)
     except FluxMigrationException as error:
@@ -302,9 +312,7 @@ def _change(
 
 
 def _load_config(arguments: Arguments) -> FluxConfig:
-    from flux.config import FluxConfig, find_config_file
-
-    config = FluxConfig.from_file(arguments.config or find_config_file())
+    config = arguments.host.config(arguments)
     lock_wait = getattr(arguments, "lock_wait", None)
     return config if lock_wait is None else config._replace(lock_wait=lock_wait)
 
@@ -345,7 +353,8 @@ def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None
     if arguments.json:
         # A migration that prints must not spoil the JSON.
         sys.stdout = sys.stderr
-    return FluxRunner.from_config(config, arguments.uri, on_event=tell_event)
+    database = arguments.host.database(arguments)
+    return FluxRunner.from_config(config, database, on_event=tell_event)
 
 
 def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
@@ -433,21 +442,28 @@ def _tell(message: str) -> None:
     print(f"flux: {message}", file=sys.stderr, flush=True)
 
 
-def _interrupt_on_sigterm() -> list[int]:
-    """Let SIGTERM do what Ctrl-C does; the list that is given back has an entry when it came."""
-    import signal
+class _Sigterm:
+    """Lets SIGTERM do what Ctrl-C does, within a `with` block."""
 
-    received: list[int] = []
+    def __enter__(self) -> _Sigterm:
+        import signal
 
-    def on_sigterm(signal_number: int, frame: object) -> NoReturn:
-        received.append(signal_number)
+        self.was_received = False
+        try:
+            self._before = signal.signal(signal.SIGTERM, self._interrupt)
+        except ValueError:
+            self._before = None  # not in the main thread, which alone gets signals
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        import signal
+
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _interrupt(self, signal_number: int, frame: object) -> NoReturn:
+        self.was_received = True
         raise KeyboardInterrupt
-
-    try:
-        signal.signal(signal.SIGTERM, on_sigterm)
-    except ValueError:
-        pass  # not in the main thread, which alone gets signals
-    return received
 
 
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {

@@ -32,7 +32,8 @@ class FluxConfig(NamedTuple):
     """The settings of a project; `docs/configuration.md` describes each.
 
     `migration_directory` counts from the working directory; `from_file` has already joined it
-    to the place of the file. `lock_wait` is in seconds.
+    to the place of the file. `lock_wait` is in seconds. `path` says where the settings stand,
+    and `directory` is the project's, where it is not that of `path`.
     """
 
     backend: str = "sqlite"
@@ -46,6 +47,7 @@ class FluxConfig(NamedTuple):
     database_url: str | None = None
     backend_config: Mapping[str, Any] = {}
     path: str | None = None
+    directory: str | None = None
 
     def __repr__(self) -> str:
         """Every setting, the database's address without its password."""
@@ -83,11 +85,40 @@ class FluxConfig(NamedTuple):
                     location=Location(path),
                     hint="a setting such as backend = … stands below the line [flux]",
                 )
-        return cls._from_sections(general, backend_config, path, sections[0])
+        return cls._from_sections(
+            general, backend_config, path, sections[0], directory=os.path.dirname(path)
+        )
+
+    @classmethod
+    def from_mapping(
+        cls, settings: Mapping[str, Any], *, source: str, directory: str
+    ) -> FluxConfig:
+        """The settings of a program, named as in `[flux]`; `backend_config` has the backend's.
+
+        `source` says where they stand ("FLUX in the settings"); relative paths count from
+        `directory`. Raises `InvalidConfigurationError`, which names the source and the key.
+        """
+        general = {
+            key: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for key, value in settings.items()
+        }
+        backend_config = general.pop("backend_config", {})
+        if not isinstance(backend_config, Mapping):
+            raise InvalidConfigurationError(
+                f"backend_config in {source} must be a mapping of the backend's settings",
+            )
+        config = cls._from_sections(general, backend_config, source, source, directory=directory)
+        return config._replace(directory=directory)
 
     @classmethod
     def _from_sections(
-        cls, general: dict[str, Any], backend_config: dict[str, Any], path: str, section: str
+        cls,
+        general: Mapping[str, Any],
+        backend_config: Mapping[str, Any],
+        path: str,
+        section: str,
+        *,
+        directory: str,
     ) -> FluxConfig:
         _refuse_unknown(general, tuple(_CHECKS), path, "key", section)
         if "backend" not in general:
@@ -105,14 +136,14 @@ class FluxConfig(NamedTuple):
                 )
         settings = dict(general)
         settings["migration_directory"] = os.path.join(
-            os.path.dirname(path), settings.get("migration_directory", "migrations")
+            directory, settings.get("migration_directory", "migrations")
         )
         return cls(**settings, backend_config=backend_config, path=path)
 
     @property
     def project_directory(self) -> str:
-        """The directory of the configuration file, else the working directory."""
-        return os.path.dirname(self.path or "") or os.curdir
+        """The program's own, else that of the configuration file, else the working directory."""
+        return self.directory or os.path.dirname(self.path or "") or os.curdir
 
     def source_of_url(self, given: str | None = None) -> str | None:
         """Where `resolve_url` takes the address from, in words; None for one that was given."""

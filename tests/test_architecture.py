@@ -42,6 +42,7 @@ ORDER = (
     "checking failure results",
     "log",
     "runner render scaffold",
+    "host",
     "arguments terminal",
     "cli testing",
 )
@@ -214,7 +215,7 @@ def test_import_flux_imports_nothing_of_it(tmp_path: Path) -> None:
 def test_help_imports_the_command_line_alone(tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, "--help")
     ours = {name for name in loaded if name.startswith("flux")}
-    assert ours == {"flux", "flux.arguments", "flux.cli", "flux.terminal"}
+    assert ours == {"flux", "flux.arguments", "flux.cli", "flux.host", "flux.terminal"}
     assert loaded & HEAVY == set()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from flux.arguments import build_parser
+from flux.host import Shell
 from tests.flux_process import flux_environment
 from tests.project import Project
 from tests.terminal import at_terminal, posix_only
@@ -74,7 +75,7 @@ def test_help_shows_an_example_that_is_right(project: Project, command: str) -> 
     shown = project.succeed(command, "--help")
     example = shown.rpartition("example:\n  ")[2].strip()
     assert example.startswith(f"flux {command} ")
-    assert build_parser().parse_args(shlex.split(example)[1:]).command == command
+    assert build_parser(Shell()).parse_args(shlex.split(example)[1:]).command == command
     assert command in project.succeed("--help")
 
 

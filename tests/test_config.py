@@ -513,7 +513,8 @@ def test_repr_shows_no_secret() -> None:
         "FluxConfig(backend='sqlite', migration_directory='migrations', log_level='INFO', "
         "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', "
         "missing='refuse', lock_wait=300, "
-        "database_url='postgresql://u:***@h/db', backend_config=['token'], path=None)"
+        "database_url='postgresql://u:***@h/db', backend_config=['token'], path=None, "
+        "directory=None)"
     )
     assert "s3kr1t" not in f"{config} {[config]}"
 
@@ -570,3 +571,47 @@ def test_settings_of_a_backend(settings: dict[str, Any]) -> None:
 def test_wrong_settings_of_a_backend(settings: dict[str, Any], message: str) -> None:
     """Values are not shown: only the backend knows which of its settings are secret."""
     assert _error(lambda: check_keys(settings, _CHECKS, None)) == message
+
+
+# The settings of a program ------------------------------------------------------------------
+
+
+def test_a_program_gives_its_settings(tmp_path: Path) -> None:
+    """Named as in the file; a path object is a path, and a relative one counts from the program."""
+    settings = {
+        "backend": "postgres",
+        "migration_directory": Path("db") / "migrations",
+        "backend_config": {"migrations_schema": "flux"},
+    }
+    config = FluxConfig.from_mapping(settings, source="FLUX", directory=str(tmp_path))
+    assert config.migration_directory == str(tmp_path / "db" / "migrations")
+    assert config.project_directory == str(tmp_path)
+    assert config.backend_config == {"migrations_schema": "flux"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        pytest.param(
+            {"backend": "sqlite", "migration_dir": "m"},
+            "FLUX: unknown key 'migration_dir' in FLUX\nhint: did you mean 'migration_directory'?",
+            id="unknown",
+        ),
+        pytest.param(
+            {"backend": "sqlite", "lock_wait": "5"},
+            "FLUX: lock_wait in FLUX must be a number of seconds, 0 or more, not '5'",
+            id="type",
+        ),
+        pytest.param(
+            {"backend": "sqlite", "backend_config": "x"},
+            "backend_config in FLUX must be a mapping of the backend's settings",
+            id="backend_config",
+        ),
+    ],
+)
+def test_wrong_settings_of_a_program_name_their_source(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidConfigurationError) as caught:
+        FluxConfig.from_mapping(settings, source="FLUX", directory="")
+    assert str(caught.value) == message

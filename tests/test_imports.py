@@ -69,7 +69,7 @@ NOT_FOR_HELP = {
     "typing",
 }
 
-_COMMAND_LINE = {"flux", "flux.arguments", "flux.cli", "flux.terminal"}
+_COMMAND_LINE = {"flux", "flux.arguments", "flux.cli", "flux.host", "flux.terminal"}
 
 _PROGRAM = """
 import sys
