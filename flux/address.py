@@ -23,6 +23,12 @@ _BACKEND_OF_SCHEME: Final = {
     "file": "sqlite",
 }
 
+#: How addresses read, by the backend that they are for.
+FORMS: Final = {
+    "sqlite": "a path, or sqlite:///relative/path, or sqlite:////absolute/path",
+    "postgres": "postgresql://user:password@host:port/database",
+}
+
 # The grammar of libpq's URIs (https://www.postgresql.org/docs/current/libpq-connect.html), but for
 # what a reader could take in two ways: no `@` in a path, and no white space.
 _HOST: Final = r"(?:\[[^\]\s/?#@]*\]|[^\s/?#@:,\[\]]*)(?::\d*)?"
@@ -55,7 +61,7 @@ _SHOWN: Final = frozenset(
     ssl_min_protocol_version ssl_max_protocol_version min_protocol_version max_protocol_version
     channel_binding gssencmode gsslib gssdelegation krbsrvname replication target_session_attrs
     load_balance_hosts ssl mode cache immutable charset
-    """.split()
+    """.split()  # noqa: SIM905 - words are easier to read than quotes
 )
 _HIDDEN: Final = re.compile(r"(?i)options|[\w-]*(?:password|passwd|pwd|secret|token|client_key)")
 _SECRET_KEYWORD: Final = re.compile(
@@ -64,9 +70,12 @@ _SECRET_KEYWORD: Final = re.compile(
 )
 #: Parameters that are paths.
 _FILES: Final = frozenset(
-    "passfile servicefile sslcert sslkey sslrootcert sslcrl sslcrldir sslkeylogfile".split()
+    (
+        *("passfile", "servicefile", "sslcert", "sslkey"),
+        *("sslrootcert", "sslcrl", "sslcrldir", "sslkeylogfile"),
+    )
 )
-#: A shorter secret is masked only where it stands alone: as a piece of other words it tells nothing.
+#: A shorter secret is masked only where it stands alone: within other words it tells nothing.
 _LONG: Final = 4
 
 
@@ -104,7 +113,7 @@ def sqlite_path(address: str) -> str:
     if name not in ("sqlite", "sqlite3"):
         raise InvalidConfigurationError(
             f"{redact(address)} is not the address of a SQLite database",
-            hint=_SQLITE_FORMS,
+            hint=FORMS["sqlite"],
         )
     rest = address.partition("://")[2]
     if rest in (":memory:", "/:memory:", ""):
@@ -135,11 +144,16 @@ def libpq_address(address: str) -> str:
     if backend_of(address) != "postgres":
         raise InvalidConfigurationError(
             f"{redact(address)} is not the address of a PostgreSQL database",
-            hint=_POSTGRES_FORM,
+            hint=FORMS["postgres"],
         )
     _check(address)
     name = scheme(address)
     return address if name is None else f"{name}://{address.partition('://')[2]}"
+
+
+def has_timeout(address: str) -> bool:
+    """Whether an address says how long to try to connect."""
+    return any(one.name == "connect_timeout" for one in _parameters(address))
 
 
 def unreadable(address: str) -> InvalidConfigurationError:
@@ -150,16 +164,19 @@ def unreadable(address: str) -> InvalidConfigurationError:
     from difflib import get_close_matches
 
     known = sorted(_SHOWN | {"password", "options", "sslpassword"})
-    names = [one.name for one in _parameters(address) if one.name not in known]
-    for name in names:
-        if near := get_close_matches(name.lower(), known, n=1):
-            # Only the name that is meant: the one that is given may be a piece of a password.
-            return _cannot_be_read("libpq does not know all its parameters", f"is it {near[0]}?")
-    return _cannot_be_read(
-        "libpq does not know all its parameters" if names else "libpq does not take it",
-        "in a URL write & as %26 and a space as %20; of KEY=VALUE KEY=VALUE, a value that holds a "
-        "space stands in quotes",
-    )
+    for number, one in enumerate(_parameters(address), 1):
+        if one.name in known:
+            continue
+        # Only the name that is meant: the one that is given may be a piece of a password.
+        near = get_close_matches(one.name.lower(), known, n=1)
+        return _cannot_be_read(
+            f"libpq does not know parameter {number} of it",
+            f"is it {near[0]}?"
+            if near
+            else "in a value, write & as %26; a value that holds a "
+            "space, in KEY=VALUE KEY=VALUE, stands in quotes",
+        )
+    return _cannot_be_read("libpq does not take it", f"an address reads {FORMS['postgres']}")
 
 
 def relative_to(address: str, directory: str) -> str:
@@ -167,14 +184,11 @@ def relative_to(address: str, directory: str) -> str:
 
     They are SQLite's file, and those of certificates, keys and password files.
     """
-    if directory == os.curdir:
-        return address
     if backend_of(address) == "postgres":
         return _with_files_in(address, directory)
-    if backend_of(address) != "sqlite":
+    if backend_of(address) != "sqlite" or (path := sqlite_path(address)) == ":memory:":
         return address
-    path = sqlite_path(address)
-    return address if path == ":memory:" else os.path.join(directory, path)
+    return _join(directory, path)
 
 
 def redact(address: str) -> str:
@@ -210,10 +224,6 @@ def without_secrets(message: str, address: str) -> str:
 
 
 # Reading ------------------------------------------------------------------------------------
-
-
-_SQLITE_FORMS: Final = "a path, or sqlite:///relative/path, or sqlite:////absolute/path"
-_POSTGRES_FORM: Final = "postgresql://user:password@host:port/database"
 
 
 def _check(address: str) -> None:
@@ -261,9 +271,7 @@ def _misread(address: str) -> InvalidConfigurationError:
 
 
 def _cannot_be_read(problem: str, hint: str) -> InvalidConfigurationError:
-    return InvalidConfigurationError(
-        f"the database's address cannot be read: {problem}", hint=hint
-    )
+    return InvalidConfigurationError(f"the database's address cannot be read: {problem}", hint=hint)
 
 
 def _not_encoded() -> InvalidConfigurationError:
@@ -275,7 +283,7 @@ def _not_encoded() -> InvalidConfigurationError:
 
 def _no_port() -> InvalidConfigurationError:
     return _cannot_be_read(
-        "the port is not a number from 1 to 65535", f"an address reads {_POSTGRES_FORM}"
+        "the port is not a number from 1 to 65535", f"an address reads {FORMS['postgres']}"
     )
 
 
@@ -288,13 +296,13 @@ def _checked_path(path: str) -> str:
     if _FORGOTTEN_SCHEME.match(path):
         raise InvalidConfigurationError(
             "the address reads like one with a user and a password, which SQLite has not",
-            hint=f"{_POSTGRES_FORM}, for instance; a file of that name is ./NAME",
+            hint=f"{FORMS['postgres']}, for instance; a file of that name is ./NAME",
         )
     # Of an empty path, SQLite makes a database that is gone when it is closed.
     if not path.strip() or "\0" in path:
         raise InvalidConfigurationError(
             "the address names no file" if not path.strip() else "the address holds a NUL byte",
-            hint=_SQLITE_FORMS,
+            hint=FORMS["sqlite"],
         )
     return path
 
@@ -338,6 +346,10 @@ def _decoded(text: str) -> str:
     return unquote(text)
 
 
+def _join(directory: str, path: str) -> str:
+    return path if directory == os.curdir else os.path.join(directory, path)
+
+
 def _with_files_in(address: str, directory: str) -> str:
     is_url = scheme(address) is not None
     if not any(one.name in _FILES for one in _parameters(address)):
@@ -346,7 +358,7 @@ def _with_files_in(address: str, directory: str) -> str:
     def moved(one: _Parameter) -> str:
         # `system` is libpq's word for the system's certificates; a colon is an engine's key.
         if one.name in _FILES and one.value not in ("", "system") and ":" not in one.value:
-            path = os.path.join(directory, one.value)
+            path = _join(directory, one.value)
             if is_url:
                 from urllib.parse import quote
 

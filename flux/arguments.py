@@ -48,6 +48,7 @@ class Arguments(argparse.Namespace):
     auto_approve: bool
     answer: Answer | None
     lock_wait: float | None
+    wait: float | None
     #: Standard output, also while what migrations print goes elsewhere.
     out: TextIO
     #: Says that flux was interrupted, and ends the process with all its threads.
@@ -115,27 +116,27 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     place.add_argument("--post", action="store_true", help="a repeatable run after each batch")
 
     status = command("status", "show every migration and its state", "status --check")
-    host.declare_database(status)
+    _add_database(status, host)
     status.add_argument(
         "--check", action="store_true", help="exit with 3 when something is pending"
     )
     _add_json(status)
 
     plan = command("plan", "show what apply would run", "plan --sql")
-    host.declare_database(plan)
+    _add_database(plan, host)
     _add_count(plan, "at most N migrations; default: all")
     _add_to(plan, "up to and including this migration")
     plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
     _add_json(plan)
 
     apply = command("apply", "apply pending migrations", "apply 1")
-    host.declare_database(apply)
+    _add_database(apply, host)
     _add_count(apply, "at most N migrations; default: all")
     _add_to(apply, "up to and including this migration")
     _add_changing(apply)
 
     rollback = command("rollback", "undo the newest migration", "rollback --to ID -y")
-    host.declare_database(rollback)
+    _add_database(rollback, host)
     _add_count(rollback, "the newest N migrations; default: 1")
     _add_to(rollback, "all that are newer than this migration, which stays")
     rollback.add_argument("--all", action="store_true", help="all migrations")
@@ -149,7 +150,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         "Only where flux cannot find out whether its last statement took effect\n"
         "does it ask: look, and give --skip or --retry.",
     )
-    host.declare_database(resume)
+    _add_database(resume, host)
     answer = resume.add_mutually_exclusive_group()
     for name, meaning in (("skip", "it took effect"), ("retry", "it did not: run it again")):
         answer.add_argument(
@@ -163,7 +164,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         "check the directory, and the history against it",
         "validate --json",
     )
-    host.declare_database(validate)
+    _add_database(validate, host)
     _add_json(validate)
     return parser
 
@@ -181,6 +182,16 @@ def _command(
     host.declare_config(command)
     command.add_argument("--traceback", action="store_true", help="errors with their traceback")
     return command
+
+
+def _add_database(command: argparse.ArgumentParser, host: Host) -> None:
+    host.declare_database(command)
+    command.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long to wait for a database that is still starting; default: 0",
+    )
 
 
 def _add_count(command: argparse.ArgumentParser, what: str) -> None:

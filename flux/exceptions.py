@@ -147,6 +147,10 @@ class FluxMigrationException(Exception):
             parts.append(f"hint: {self.hint}")
         return "\n".join(parts)
 
+    def add_hint(self, hint: str) -> None:
+        """Put one more hint behind those that are there."""
+        self.hint = f"{self.hint}; {hint}" if self.hint else hint
+
     def __reduce__(self) -> tuple[object, ...]:
         # By default unpickling calls __init__, and an error of a worker process is lost for want
         # of its keyword arguments.

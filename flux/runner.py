@@ -120,6 +120,7 @@ class FluxRunner:
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce
         self.backend.report = self._report
+        self.backend.connect_wait = self.config.connect_wait
         self._read_directory()
         with _naming_source(self._source):
             self._stack.enter_context(self.backend.opened())
@@ -509,7 +510,7 @@ def _config_for(database: Any) -> FluxConfig:
 
     if database is not None and not isinstance(database, str):
         return FluxConfig(backend=backend_of_connection(database)[0])
-    return FluxConfig(backend=backend_of(FluxConfig().resolve_url(database)))
+    return FluxConfig(backend=backend_of(FluxConfig().find_url(database)))
 
 
 @contextmanager
@@ -519,8 +520,7 @@ def _naming_source(source: str | None) -> Iterator[None]:
         yield
     except (DatabaseUnavailableError, InvalidConfigurationError) as error:
         if source is not None and error.location is None:
-            origin = f"the address is from {source}"
-            error.hint = f"{error.hint}; {origin}" if error.hint else origin
+            error.add_hint(f"the address is from {source}")
         raise
 
 
