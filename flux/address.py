@@ -396,6 +396,8 @@ def _redact_path(address: str) -> str:
 
 def _secrets(address: str) -> set[str]:
     """What must not be seen of an address, as it is written and as it is meant."""
+    if redact(address) == address:
+        return set()
     match = _URL.fullmatch(address)
     if match is None and not (_is_keyword_string(address) and _pairs(address)):
         # Of what does not parse, any piece.

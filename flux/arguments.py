@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from functools import partial
 
 from flux import __version__
@@ -69,6 +70,21 @@ _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 _NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
 
 
+class _UsageError(Exception):
+    """The command line is wrong; told by `parse`, which knows what of it may be shown."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        super().__init__(parser, message)
+        self.parser = parser
+        self.message = message
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave it to `parse` to tell."""
+        raise _UsageError(self, message)
+
+
 def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
     """Parse a command line (None: that of the process), which was given to `host`.
 
@@ -76,7 +92,19 @@ def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
     the command line is wrong.
     """
     parser = build_parser(host)
-    arguments = parser.parse_args(argv, namespace=Arguments(host=host))
+    try:
+        return _parsed(parser, argv, Arguments(host=host))
+    except _UsageError as error:
+        message = _without_secrets(error.message, sys.argv[1:] if argv is None else argv)
+        usage = partial(argparse.ArgumentParser.error, error.parser, message)
+    usage()
+    raise AssertionError  # it has raised SystemExit
+
+
+def _parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, namespace: Arguments
+) -> Arguments:
+    arguments = parser.parse_args(argv, namespace=namespace)
     if arguments.command is None:
         parser.print_help()
         raise SystemExit(2)
@@ -94,9 +122,20 @@ def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
     return arguments
 
 
+def _without_secrets(message: str, words: Sequence[str]) -> str:
+    """A message that may quote words of the command line; an address may be in a wrong place."""
+    from flux import address
+
+    for word in words:
+        for given in (word, word.partition("=")[2]):
+            if (shown := address.redact(given)) != given:
+                message = message.replace(repr(given), repr(shown)).replace(given, shown)
+    return message
+
+
 def build_parser(host: Host) -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=host.prog,
         description="Database migrations for Python projects.",
         epilog=_EPILOG,

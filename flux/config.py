@@ -66,6 +66,10 @@ class FluxConfig(NamedTuple):
         Raises `InvalidConfigurationError`, which names the file and the key.
         """
         path = os.fspath(path)
+        if address.scheme(path) is not None:
+            raise InvalidConfigurationError(
+                f"{address.redact(path)} is an address, and not the path of a configuration file"
+            )
         document = _read_toml(path)
         if os.path.basename(path) == PYPROJECT_FILE:
             sections = ("[tool.flux]", "[tool.flux.backend_config]")

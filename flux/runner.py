@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from flux import directory as directories
+from flux.address import backend_of, without_secrets
 from flux.backends import backend_of_connection, load_backend
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
@@ -87,8 +88,8 @@ class FluxRunner:
         self.call: Callable[[Callable[[], None]], None] = _call
         self._log = Log()
         self._stack = ExitStack()
-        #: Where the address came from, for errors about it; None for a connection.
-        self._source: str | None = None
+        #: Completes errors about the address, where there is one.
+        self._about_address: Callable[[], AbstractContextManager[None]] = nullcontext
         self._directory: directories.MigrationDirectory | None = None
         self._state: DatabaseState | None = None
 
@@ -108,10 +109,11 @@ class FluxRunner:
         """A runner for a configuration, and an address or an open connection."""
         if database is None or isinstance(database, str):
             url = config.resolve_url(database)
-            with _naming_source(config.source_of_url(database)):
+            about_address = partial(_about_address, url, config.source_of_url(database))
+            with about_address():
                 backend = load_backend(config.backend).from_config(config, url)
             runner = cls(config, backend, **options)
-            runner._source = config.source_of_url(database)
+            runner._about_address = about_address
             return runner
         name, connection = backend_of_connection(database)
         backend = load_backend(name).for_connection(config, connection)
@@ -122,7 +124,7 @@ class FluxRunner:
         self.backend.report = self._report
         self.backend.connect_wait = self.config.connect_wait
         self._read_directory()
-        with _naming_source(self._source):
+        with self._about_address():
             self._stack.enter_context(self.backend.opened())
         return self
 
@@ -506,19 +508,21 @@ def apply(
 
 
 def _config_for(database: Any) -> FluxConfig:
-    from flux.address import backend_of
-
     if database is not None and not isinstance(database, str):
         return FluxConfig(backend=backend_of_connection(database)[0])
     return FluxConfig(backend=backend_of(FluxConfig().find_url(database)))
 
 
 @contextmanager
-def _naming_source(source: str | None) -> Iterator[None]:
-    """Let an error about the database's address say where the address comes from."""
+def _about_address(url: str, source: str | None) -> Iterator[None]:
+    """Let an error about the database's address say where that is from, and show no secret of it.
+
+    The built-in backends see to the latter themselves; another one may tell what its driver does.
+    """
     try:
         yield
     except (DatabaseUnavailableError, InvalidConfigurationError) as error:
+        error.hide(partial(without_secrets, address=url))
         if source is not None and error.location is None:
             error.add_hint(f"the address is from {source}")
         raise

@@ -514,7 +514,7 @@ def test_repr_shows_no_secret() -> None:
     assert repr(config) == (
         "FluxConfig(backend='sqlite', migration_directory='migrations', log_level='INFO', "
         "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', "
-        "missing='refuse', lock_wait=300, "
+        "missing='refuse', lock_wait=300, connect_wait=0, "
         "database_url='postgresql://u:***@h/db', backend_config=['token'], path=None, "
         "directory=None)"
     )

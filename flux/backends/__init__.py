@@ -68,6 +68,13 @@ def _load_plugin(name: str) -> type[MigrationBackend]:
 def _find_entry_point(name: str) -> EntryPoint:
     from importlib.metadata import entry_points
 
+    if "://" in name:
+        from flux import address
+
+        raise BackendNotInstalledError(
+            f"{address.redact(name)} is an address, and not the name of a backend",
+            hint=f"the backend of this address is {address.backend_of(name)}",
+        )
     points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
     if not points:
         raise BackendNotInstalledError(
