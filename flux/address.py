@@ -388,10 +388,11 @@ def _shown(parameter: _Parameter) -> str:
 
 def _redact_path(address: str) -> str:
     """A SQLite address; what looks like an address of another kind is cut where that shows."""
-    path, mark, _ = address.partition("?")
-    start, slashes, rest = path.rpartition("://")
-    rest = re.sub(r"(?s):.*@.*", ":***", rest)
-    return start + slashes + rest + (mark and mark + _redact_parameters(address, "&"))
+    start, slashes, rest = address.partition("://") if scheme(address) else ("", "", address)
+    if cut := re.search(r"(?s):(?!(?<=^[A-Za-z]:)[\\/]).*@", rest):
+        return f"{start}{slashes}{rest[: cut.start()]}:***"
+    path, mark, _ = rest.partition("?")
+    return start + slashes + path + (mark and mark + _redact_parameters(address, "&"))
 
 
 def _secrets(address: str) -> set[str]:

@@ -66,9 +66,10 @@ class FluxConfig(NamedTuple):
         Raises `InvalidConfigurationError`, which names the file and the key.
         """
         path = os.fspath(path)
-        if address.scheme(path) is not None:
+        if address.scheme(path) is not None or address.redact(path) != path:
             raise InvalidConfigurationError(
-                f"{address.redact(path)} is an address, and not the path of a configuration file"
+                f"{address.redact(path)} is an address, and not the path of a configuration file",
+                hint="a file of that name is ./NAME",
             )
         document = _read_toml(path)
         if os.path.basename(path) == PYPROJECT_FILE:

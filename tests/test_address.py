@@ -184,7 +184,7 @@ _ENCODED = "s3kr1t%21"
         pytest.param("postgresql:/u:s3kr1t@h/db", "postgresql:***", id="one slash"),
         pytest.param("u:s3kr1t@h/db", "u:***", id="no scheme"),
         pytest.param("//u:s3kr1t@h/db", "//u:***", id="no scheme, slashes"),
-        pytest.param("1x://u:s3kr1t@h/db", "1x://u:***", id="no valid scheme"),
+        pytest.param("1x://u:s3kr1t@h/db", "1x:***", id="no valid scheme"),
         pytest.param(
             "postgresql://h/db?user=u&password=s3kr1t&sslmode=require",
             "postgresql://h/db?user=u&password=***&sslmode=require",
