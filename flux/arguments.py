@@ -7,8 +7,6 @@ import re
 import sys
 from functools import partial
 
-from flux import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +31,7 @@ class Arguments(argparse.Namespace):
 
     host: Host
     command: str | None
+    version: bool
     config: str | None
     traceback: bool
     uri: str | None
@@ -46,6 +45,7 @@ class Arguments(argparse.Namespace):
     post: bool
     name: list[str]
     backend: str
+    shell: str
     auto_approve: bool
     answer: Answer | None
     lock_wait: float | None
@@ -66,6 +66,10 @@ class Arguments(argparse.Namespace):
 _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 
 
+#: In `arguments.command`: the versions were asked for.
+VERSION = "--version"
+#: argparse's words for a command that is not there.
+_NO_COMMAND = re.compile(r"invalid choice: '([^']*)'")
 #: What is meant as N or as an id, and would be a new SQLite file.
 _NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
 
@@ -79,12 +83,6 @@ class _UsageError(Exception):
         self.message = message
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave it to `parse` to tell."""
-        raise _UsageError(self, message)
-
-
 def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
     """Parse a command line (None: that of the process), which was given to `host`.
 
@@ -96,15 +94,15 @@ def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
         return _parsed(parser, argv, Arguments(host=host))
     except _UsageError as error:
         message = _without_secrets(error.message, sys.argv[1:] if argv is None else argv)
-        usage = partial(argparse.ArgumentParser.error, error.parser, message)
-    usage()
-    raise AssertionError  # it has raised SystemExit
+        argparse.ArgumentParser.error(error.parser, message)
 
 
 def _parsed(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, namespace: Arguments
 ) -> Arguments:
     arguments = parser.parse_args(argv, namespace=namespace)
+    if arguments.version:
+        arguments.command = VERSION
     if arguments.command is None:
         parser.print_help()
         raise SystemExit(2)
@@ -141,7 +139,10 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=_HELP_FORMATTER,
     )
-    parser.add_argument("--version", action="version", version=f"flux {__version__}")
+    # No `version` action, which wants its text made at once: to look for drivers takes long.
+    parser.add_argument(
+        "--version", action="store_true", help="show the versions of flux, Python and the drivers"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     command = partial(_command, commands, host)
 
@@ -198,6 +199,16 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_lock_wait(resume)
     _add_json(resume)
 
+    doctor = command(
+        "doctor",
+        "examine everything that apply needs, and say what to do",
+        "doctor --json",
+        "Looks at the configuration, the directory, the connection, the server, the\n"
+        "rights, the settings and the history. Changes nothing, and waits for nobody.",
+    )
+    host.declare_database(doctor)
+    _add_json(doctor)
+
     validate = command(
         "validate",
         "check the directory, and the history against it",
@@ -205,7 +216,23 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     )
     _add_database(validate, host)
     _add_json(validate)
+    parser.commands = tuple(commands.choices)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows what a mistyped command was meant to be."""
+
+    commands: tuple[str, ...] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Leave it to `parse` to tell what is wrong."""
+        if self.commands and (wrong := _NO_COMMAND.search(message)):
+            from flux.config import nearest
+
+            near = nearest(wrong[1], self.commands)
+            message += f"; did you mean {near!r}?" if near else ""
+        raise _UsageError(self, message)
 
 
 def _command(

@@ -70,7 +70,7 @@ class FluxRunner:
 
     Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
     things happen; what it raises ends the batch, but for `progress`, which comes from a thread of
-    its own.
+    its own. `directory` is the configuration's where it has been read already.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class FluxRunner:
         backend: MigrationBackend,
         *,
         on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
     ) -> None:
         self.config = config
         self.backend = backend
@@ -89,8 +90,8 @@ class FluxRunner:
         self._log = Log()
         self._stack = ExitStack()
         #: Completes errors about the address, where there is one.
-        self._about_address: Callable[[], AbstractContextManager[None]] = nullcontext
-        self._directory: directories.MigrationDirectory | None = None
+        self.about_address: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._directory = directory
         self._state: DatabaseState | None = None
 
     @classmethod
@@ -113,7 +114,7 @@ class FluxRunner:
             with about_address():
                 backend = load_backend(config.backend).from_config(config, url)
             runner = cls(config, backend, **options)
-            runner._about_address = about_address
+            runner.about_address = about_address
             return runner
         name, connection = backend_of_connection(database)
         backend = load_backend(name).for_connection(config, connection)
@@ -124,7 +125,7 @@ class FluxRunner:
         self.backend.report = self._report
         self.backend.connect_wait = self.config.connect_wait
         self._read_directory()
-        with self._about_address():
+        with self.about_address():
             self._stack.enter_context(self.backend.opened())
         return self
 

@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -192,9 +193,9 @@ def test_in_a_program(project: Path, caplog: pytest.LogCaptureFixture) -> None:
         given = config._replace(database_url=address.replace("$", "$$"))
         assert_hidden(repr(given), f"{given} {[given]}")
         for run in (
-            lambda address=address: flux.apply(address, "migrations"),
-            lambda address=address, config=config: flux.apply(address, config=config),
-            lambda given=given: flux.apply(config=given),
+            partial(flux.apply, address, "migrations"),
+            partial(flux.apply, address, config=config),
+            partial(flux.apply, config=given),
         ):
             try:
                 run()
