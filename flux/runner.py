@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flux import directory as directories
 from flux.address import backend_of, without_secrets
-from flux.backends import backend_of_connection, load_backend
+from flux.backends import BUILT_IN, backend_of_connection, load_backend
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
 from flux.checking import problems_of
@@ -110,7 +110,8 @@ class FluxRunner:
         """A runner for a configuration, and an address or an open connection."""
         if database is None or isinstance(database, str):
             url = config.resolve_url(database)
-            about_address = partial(_about_address, url, config.source_of_url(database))
+            hidden_in = None if config.backend in BUILT_IN else url
+            about_address = partial(_about_address, config.source_of_url(database), hidden_in)
             with about_address():
                 backend = load_backend(config.backend).from_config(config, url)
             runner = cls(config, backend, **options)
@@ -515,15 +516,16 @@ def _config_for(database: Any) -> FluxConfig:
 
 
 @contextmanager
-def _about_address(url: str, source: str | None) -> Iterator[None]:
-    """Let an error about the database's address say where that is from, and show no secret of it.
+def _about_address(source: str | None, hidden_in: str | None) -> Iterator[None]:
+    """Let an error about the database's address say where that is from.
 
-    The built-in backends see to the latter themselves; another one may tell what its driver does.
+    No secret of the address `hidden_in` is shown: a plugin may pass on all that its driver says.
     """
     try:
         yield
     except (DatabaseUnavailableError, InvalidConfigurationError) as error:
-        error.hide(partial(without_secrets, address=url))
+        if hidden_in is not None:
+            error.hide(partial(without_secrets, address=hidden_in))
         if source is not None and error.location is None:
             error.add_hint(f"the address is from {source}")
         raise
