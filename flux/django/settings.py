@@ -101,7 +101,7 @@ def _checked(given: object, place: str, known: tuple[str, ...]) -> Mapping[str, 
 def _project_directory(given: Mapping[str, Any]) -> str:
     """The directory that relative paths count from, and migrations import from."""
     if base := getattr(settings, "BASE_DIR", None):
-        return os.fspath(base)
+        return str(os.fspath(base))
     directory = given.get("migration_directory", "migrations")
     if isinstance(directory, str | os.PathLike) and os.path.isabs(directory):
         return os.path.dirname(directory)
