@@ -69,7 +69,7 @@ class FluxRunner:
 
     Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
     things happen; what it raises ends the batch, but for `progress`, which comes from a thread of
-    its own.
+    its own. `directory` is the configuration's where it has been read already.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class FluxRunner:
         backend: MigrationBackend,
         *,
         on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
     ) -> None:
         self.config = config
         self.backend = backend
@@ -89,7 +90,7 @@ class FluxRunner:
         self._stack = ExitStack()
         #: Where the address came from, for errors about it; None for a connection.
         self._source: str | None = None
-        self._directory: directories.MigrationDirectory | None = None
+        self._directory = directory
         self._state: DatabaseState | None = None
 
     @classmethod
