@@ -29,6 +29,7 @@ _OPTIONS: Final = (
     "sql",
     "to",
     "traceback",
+    "wait",
 )
 
 
