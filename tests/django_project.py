@@ -141,16 +141,30 @@ class DjangoProject:
 _SHELF = """\
 from django.db import migrations, models
 
+_ID = models.BigAutoField(
+    auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+)
+
 
 class Migration(migrations.Migration):
     initial = True
+    dependencies = [migrations.swappable_dependency("auth.User")]
     operations = [
         migrations.CreateModel(
             "Shelf",
             [
-                ("id", models.BigAutoField(primary_key=True, auto_created=True, serialize=False)),
+                ("id", _ID),
                 ("name", models.TextField()),
             ],
+        ),
+        migrations.CreateModel(
+            "Book",
+            [
+                ("id", _ID),
+                ("title", models.TextField()),
+                ("owner", models.ForeignKey("auth.User", models.CASCADE, null=True)),
+            ],
+            options={"managed": False, "db_table": "book"},
         ),
     ]
 """

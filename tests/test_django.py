@@ -185,7 +185,8 @@ def test_call_command(sqlite_project: DjangoProject) -> None:
         "    try:\n"
         "        call_command('flux', *words, database='other', stdout=out, stderr=err)\n"
         "    except CommandError as error:\n"
-        "        print(error.returncode, str(error).splitlines()[0], type(error.__cause__).__name__)\n"
+        "        cause = type(error.__cause__).__name__\n"
+        "        print(error.returncode, cause, str(error).splitlines()[0])\n"
     )
     first, *rest = out.splitlines()
     assert first.startswith("applied")
@@ -195,10 +196,10 @@ def test_call_command(sqlite_project: DjangoProject) -> None:
         "pending    2_b",
         "2 migrations: 1 applied, 1 pending",
         f"flux: apply 1_a ({project.root}/migrations/1_a.sql)",
-        "2 there is no migration 'nothing' UnknownMigrationError",
-        "3 flux status --check --database=other ended with 3 NoneType",
-        "2 flux aply --database=other ended with 2 NoneType",
-        "2 flux --database=other ended with 2 NoneType",
+        "2 UnknownMigrationError no migration 'nothing' is on disk",
+        "3 NoneType flux status --check --database=other ended with 3",
+        "2 NoneType flux aply --database=other ended with 2",
+        "2 NoneType flux --database=other ended with 2",
     ]
     assert rest[1].startswith("applied    1_a")
     assert not (project.root / "app.db").exists()
@@ -237,9 +238,7 @@ def test_sqlite_runs_over_the_connection_of_django(sqlite_project: DjangoProject
     project = sqlite_project
     project.configure(memory={"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"})
     project.add(
-        {
-            "1_a.sql": "CREATE TABLE a AS SELECT django_date_extract('year', '2024-01-02', NULL, NULL) y;\n"
-        }
+        {"1_a.sql": "CREATE TABLE a AS SELECT django_date_extract('year', '2024-01-02') y;\n"}
     )
     assert (
         project.run(
@@ -309,7 +308,7 @@ def test_postgres_settings_reach_libpq(
         project.succeed("flux", "apply")
         [(memory, application)] = postgres_database.query("SELECT memory, application FROM a")
         assert memory == "7MB"
-        assert application.startswith("the \\ shop's") or application.startswith("flux")
+        assert application.startswith("the \\ shop's")
         owners = postgres_database.query(
             "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'public'"
         )
@@ -337,7 +336,7 @@ def test_a_service_and_a_password_file(
         }
     )
     result = project.manage("flux", "status", env={"PGSERVICEFILE": str(service)})
-    assert (result.code, result.out) == (0, "no migrations; flux has not touched this database\n")
+    assert (result.code, result.out) == (0, "no migrations\n")
 
 
 def test_no_password_is_shown(postgres_project: DjangoProject, postgres_database: Postgres) -> None:
@@ -439,7 +438,7 @@ def test_what_is_wrong_in_the_settings(
     sqlite_project.configure(f"FLUX = {flux}")
     result = sqlite_project.manage("check")
     assert result.code == 1
-    first, *hint = message.splitlines()
+    first, *_ = message.splitlines()
     assert f"(flux.E001) {first}" in result.err
     if "test_order" not in flux:
         result = sqlite_project.manage("flux", "status")
@@ -592,6 +591,8 @@ class BTest(TransactionTestCase):
             self.assertEqual(cursor.fetchall(), [("001_book",), ("002_rows",)])
         Shelf.objects.create(name="top")
         self.assertEqual(Shelf.objects.count(), 1)
+        owner = User.objects.create(username="somebody")
+        Book.objects.create(id=7, title="Seven", owner=owner)
 
 
 class CTest(TestCase):

@@ -49,7 +49,7 @@ def database_to_read(alias: str) -> Any:
     connection = connections[alias]
     if backend_of(alias) == "sqlite" and not _is_in_memory(connection):
         path = str(connection.settings_dict["NAME"])
-        if not path.startswith("file:") and not os.path.exists(path):
+        if path and not path.startswith("file:") and not os.path.exists(path):
             return os.path.abspath(path)
     return database_to_change(alias)
 
@@ -82,7 +82,10 @@ def _sqlite_connection(alias: str) -> Any:
     except ImproperlyConfigured as error:
         raise InvalidConfigurationError(str(error)) from error
     except DatabaseError as error:
-        raise DatabaseUnavailableError(f"cannot open the database {alias!r}: {error}") from error
+        path = connection.settings_dict["NAME"]
+        raise DatabaseUnavailableError(
+            f"cannot open the database {alias!r} ({path}): {error}"
+        ) from error
     return connection.connection
 
 
