@@ -95,28 +95,39 @@ class FluxRunner:
 
     @classmethod
     def from_file(
-        cls, path: str | os.PathLike[str], connection_uri: str | None = None, **options: Any
+        cls,
+        path: str | os.PathLike[str],
+        connection_uri: str | None = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
     ) -> FluxRunner:
         """A runner for a configuration file.
 
         `connection_uri` is the database's address; without it, the environment's or the file's.
         Raises `InvalidConfigurationError` and `BackendLoadingError`.
         """
-        return cls.from_config(FluxConfig.from_file(path), connection_uri, **options)
+        return cls.from_config(FluxConfig.from_file(path), connection_uri, on_event=on_event)
 
     @classmethod
-    def from_config(cls, config: FluxConfig, database: Any = None, **options: Any) -> FluxRunner:
+    def from_config(
+        cls,
+        config: FluxConfig,
+        database: Any = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
+    ) -> FluxRunner:
         """A runner for a configuration, and an address or an open connection."""
         if database is None or isinstance(database, str):
             url = config.resolve_url(database)
             with _naming_source(config.source_of_url(database)):
                 backend = load_backend(config.backend).from_config(config, url)
-            runner = cls(config, backend, **options)
+            runner = cls(config, backend, on_event=on_event, directory=directory)
             runner._source = config.source_of_url(database)
             return runner
         name, connection = backend_of_connection(database)
         backend = load_backend(name).for_connection(config, connection)
-        return cls(config, backend, **options)
+        return cls(config, backend, on_event=on_event, directory=directory)
 
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce

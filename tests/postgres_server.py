@@ -117,6 +117,14 @@ class PostgresServer:
         path = self.bin_dir / f"{name}{_EXE}"
         return path if path.exists() else None
 
+    def client(self, name: str) -> Path | None:
+        """The path of a client for this server: its own, or a newer one from the wheel; or None."""
+        if own := self.program(name):
+            return own
+        programs = (bin_dir / f"{name}{_EXE}" for bin_dir in _wheel_bin_dirs())
+        newest = max((path for path in programs if path.exists()), key=_version, default=None)
+        return newest if newest and _version(newest) >= (self.version // 10000,) else None
+
     def stop(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop the server for a while; "immediate" is as if the machine had lost its power."""
         self._control("stop", "-m", mode)
@@ -232,8 +240,8 @@ def _check_user_has_a_name() -> None:
         ) from None
 
 
-def _version(pg_ctl: Path) -> tuple[int, ...]:
-    match = re.search(r"(\d+)(?:\.(\d+))?", _answer(pg_ctl, "--version"))
+def _version(program: Path) -> tuple[int, ...]:
+    match = re.search(r"(\d+)(?:\.(\d+))?", _answer(program, "--version"))
     return tuple(int(number or 0) for number in match.groups()) if match else ()
 
 

@@ -17,6 +17,9 @@ import pytest
 from tests.conftest import unavailable
 from tests.flux_process import FluxResult, flux_environment
 
+#: One process runs them all: to make their environment takes longer than they do.
+pytestmark = pytest.mark.xdist_group("plugins")
+
 ROOT = Path(__file__).parent.parent
 PLUGINS = Path(__file__).parent / "plugins"
 #: What builds the packages, and what flux itself needs. They come from the registry.

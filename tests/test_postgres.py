@@ -16,7 +16,7 @@ from flux.exceptions import (
     MigrationLoadingError,
     MigrationLockError,
 )
-from tests.conftest import unavailable
+from tests.conftest import own_program
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import LoggedStatement, Postgres, PostgresServer, own_database
 
@@ -1087,9 +1087,7 @@ def dumped_world(server: PostgresServer) -> str:
 
 def dump(place: Postgres, *options: str) -> str:
     """What the server's own pg_dump gives, without the random keys of its \\restrict lines."""
-    program = place.server.program("pg_dump")
-    if program is None:
-        unavailable("pg_dump is not installed beside the server")
+    program = own_program(place.server, "pg_dump")
     command = [str(program), *options, place.server.url(place.database)]
     done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
     return re.sub(r"(\\(un)?restrict) \S+", r"\1 key", done.stdout)

@@ -16,7 +16,7 @@ import pytest
 
 import flux
 from flux.exceptions import MigrationApplyError
-from tests.conftest import unavailable
+from tests.conftest import own_program
 from tests.flux_process import flux_environment
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import Postgres, PostgresServer, _executable
@@ -481,9 +481,7 @@ READ_ONLY_HINT = (
 @contextmanager
 def standby(server: PostgresServer, directory: Path) -> Iterator[str]:
     """A standby of the test's server, which replays its log; the address of it, `host:port`."""
-    base_backup, pg_ctl = server.program("pg_basebackup"), server.program("pg_ctl")
-    if base_backup is None or pg_ctl is None:
-        unavailable("pg_basebackup is not installed beside the server")
+    base_backup, pg_ctl = own_program(server, "pg_basebackup"), own_program(server, "pg_ctl")
     # Beside the server's own directory, which whoever runs it may enter.
     data = server.log_file.parent / "standby"
     url = server.url("postgres")
