@@ -166,6 +166,30 @@ def test_sigterm_ends_it_as_it_ends_flux(postgres_project: DjangoProject) -> Non
     assert project.succeed("flux", "status").startswith("pending    1_slow")
 
 
+def test_moving_a_table_from_the_migrations_of_django(project: DjangoProject) -> None:
+    """Django's old migrations make it, also in a new database, and flux's go on from there."""
+    models = project.root / "shop" / "models.py"
+    field = "    name = models.TextField()\n"
+    unmanaged = f"{field}\n    class Meta:\n        managed = False\n"
+    models.write_text(models.read_text().replace(field, unmanaged))
+    assert "Change Meta options on shelf" in project.succeed("makemigrations")
+    models.write_text(models.read_text().replace(field, f"{field}    room = models.TextField()\n"))
+    assert project.succeed("makemigrations", "--check") == "No changes detected\n"
+    project.add(
+        {"001_room.sql": "ALTER TABLE shop_shelf ADD COLUMN room text NOT NULL DEFAULT 'hall';\n"}
+    )
+    project.succeed("migrate")
+    project.succeed("flux", "apply")
+    assert (
+        project.run(
+            "from shop.models import Shelf\n"
+            "Shelf.objects.create(name='top', room='attic')\n"
+            "print(Shelf.objects.get().room)"
+        )
+        == "attic\n"
+    )
+
+
 # call_command -------------------------------------------------------------------------------
 
 
