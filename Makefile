@@ -1,9 +1,9 @@
 # Verbs; each one's work is in scripts/. Arguments: make test ARGS='-k postgres -x'
-.PHONY: help install lint check types format test coverage demo test-django test-wheel test-image clean
+.PHONY: help install lint check types format test coverage demo docs test-django test-wheel test-image clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;2q' Makefile
-	@for verb in install lint check format test coverage demo test-django test-wheel test-image clean; do \
+	@for verb in install lint check format test coverage demo docs test-django test-wheel test-image clean; do \
 	    printf '  make %-11s %s\n' $$verb "$$(sed -n 's/^# //p;2q' scripts/$$verb)"; done
 
 install:
@@ -26,6 +26,9 @@ coverage:
 
 demo:
 	@scripts/demo
+
+docs:
+	@scripts/docs $(ARGS)
 
 test-django:
 	@scripts/test-django $(ARGS)
