@@ -1,10 +1,10 @@
 # Verbs; each one's work is in scripts/. Arguments: make test ARGS='-k postgres -x'
-.PHONY: help install lint check types format test test-pythons test-postgres test-dependencies test-wheel coverage demo clean
+.PHONY: help install lint check types format test test-pythons test-postgres test-dependencies test-wheel test-image coverage demo clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;2q' Makefile
 	@for verb in install lint check format test test-pythons test-postgres test-dependencies \
-	    test-wheel coverage demo clean; do \
+	    test-wheel test-image coverage demo clean; do \
 	    printf '  make %-17s %s\n' $$verb "$$(sed -n 's/^# //p;2q' scripts/$$verb)"; done
 
 install:
@@ -39,6 +39,9 @@ demo:
 
 test-wheel:
 	@scripts/test-wheel
+
+test-image:
+	@scripts/test-image
 
 clean:
 	@scripts/clean

@@ -6,8 +6,6 @@ import argparse
 import re
 from functools import partial
 
-from flux import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +30,7 @@ class Arguments(argparse.Namespace):
 
     host: Host
     command: str | None
+    version: bool
     config: str | None
     traceback: bool
     uri: str | None
@@ -45,6 +44,7 @@ class Arguments(argparse.Namespace):
     post: bool
     name: list[str]
     backend: str
+    shell: str
     auto_approve: bool
     answer: Answer | None
     lock_wait: float | None
@@ -64,6 +64,10 @@ class Arguments(argparse.Namespace):
 _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 
 
+#: In `arguments.command`: the versions were asked for.
+VERSION = "--version"
+#: argparse's words for a command that is not there.
+_NO_COMMAND = re.compile(r"invalid choice: '([^']*)'")
 #: What is meant as N or as an id, and would be a new SQLite file.
 _NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
 
@@ -76,6 +80,8 @@ def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
     """
     parser = build_parser(host)
     arguments = parser.parse_args(argv, namespace=Arguments(host=host))
+    if arguments.version:
+        arguments.command = VERSION
     if arguments.command is None:
         parser.print_help()
         raise SystemExit(2)
@@ -95,13 +101,16 @@ def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
 
 def build_parser(host: Host) -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=host.prog,
         description="Database migrations for Python projects.",
         epilog=_EPILOG,
         formatter_class=_HELP_FORMATTER,
     )
-    parser.add_argument("--version", action="version", version=f"flux {__version__}")
+    # No `version` action, which wants its text made at once: to look for drivers takes long.
+    parser.add_argument(
+        "--version", action="store_true", help="show the versions of flux, Python and the drivers"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     command = partial(_command, commands, host)
 
@@ -158,6 +167,16 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_lock_wait(resume)
     _add_json(resume)
 
+    doctor = command(
+        "doctor",
+        "examine everything that apply needs, and say what to do",
+        "doctor --json",
+        "Looks at the configuration, the directory, the connection, the server, the\n"
+        "rights, the settings and the history. Changes nothing, and waits for nobody.",
+    )
+    host.declare_database(doctor)
+    _add_json(doctor)
+
     validate = command(
         "validate",
         "check the directory, and the history against it",
@@ -165,7 +184,23 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     )
     host.declare_database(validate)
     _add_json(validate)
+    parser.commands = tuple(commands.choices)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows what a mistyped command was meant to be."""
+
+    commands: tuple[str, ...] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong, and end with 2."""
+        if self.commands and (wrong := _NO_COMMAND.search(message)):
+            from flux.config import nearest
+
+            near = nearest(wrong[1], self.commands)
+            message += f"; did you mean {near!r}?" if near else ""
+        super().error(message)
 
 
 def _command(

@@ -9,12 +9,23 @@ from __future__ import annotations
 import os
 import sys
 
-from flux.arguments import Arguments, parse
+from flux.arguments import VERSION, Arguments, build_parser, parse
+from flux.exit_codes import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PENDING,
+    TERMINATED,
+    code_of_error,
+    code_of_findings,
+    code_of_problems,
+)
 from flux.host import Host, Shell
 from flux.terminal import (
     StatusLine,
     ask,
     can_ask,
+    is_completing,
     make_streams_robust,
     palette_for,
     question_stream,
@@ -33,17 +44,19 @@ if TYPE_CHECKING:
     from flux.results import BatchResult, Event
     from flux.runner import FluxRunner
 
-DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
-INTERRUPTED, TERMINATED = 130, 143
-
 
 def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
     """Run the command line (default: that of the process) and return the exit code.
 
     `host` is the framework that it was given to, where it is not flux's own.
     """
+    host = host or Shell()
+    if is_completing():
+        from flux.completion import complete
+
+        complete(build_parser(host))
     make_streams_robust()
-    arguments = parse(argv, host or Shell())
+    arguments = parse(argv, host)
     arguments.out = sys.stdout
     arguments.reached = None
     arguments.line = StatusLine(sys.stderr)
@@ -76,9 +89,11 @@ def _run(arguments: Arguments, sigterm: _Sigterm) -> int:
     except KeyboardInterrupt as interruption:
         return tell_interruption(interruption)
     except (Exception, SystemExit) as caught:
-        error = _as_told(caught)
+        from flux.exceptions import as_told
+
+        error = as_told(caught)
         _show_error(arguments, error)
-        return _exit_code(error)
+        return code_of_error(error)
     finally:
         sys.stdout = arguments.out
 
@@ -183,7 +198,7 @@ def _status(arguments: Arguments) -> int:
         _print_json(arguments, render.status_data(status))
     else:
         print(render.status_text(status, palette_for(sys.stdout)))
-    code = _problems_code(status.problems)
+    code = code_of_problems(status.problems)
     if code == DONE and arguments.check and not status.is_settled:
         return PENDING
     return code
@@ -224,7 +239,42 @@ def _validate(arguments: Arguments) -> int:
         print(render.problems_text(problems, palette_for(sys.stdout)))
     else:
         print(f"valid: {count} migration{'' if count == 1 else 's'}, in order with the history")
-    return _problems_code(problems)
+    return code_of_problems(problems)
+
+
+def _doctor(arguments: Arguments) -> int:
+    from flux import render
+    from flux.doctor import examine
+
+    if arguments.json:
+        # A migration that prints must not spoil the JSON.
+        sys.stdout = sys.stderr
+    palette = palette_for(sys.stdout)
+    findings = []
+    host = arguments.host
+    for finding in examine(lambda: host.config(arguments), lambda: host.database(arguments)):
+        findings.append(finding)
+        if not arguments.json:
+            print(render.finding_text(finding, palette), flush=True)
+    if arguments.json:
+        _print_json(arguments, render.findings_data(findings))
+    else:
+        print(f"\n{render.findings_summary(findings)}")
+    return code_of_findings(findings)
+
+
+def _completion(arguments: Arguments) -> int:
+    from flux.completion import script
+
+    print(script(arguments.shell), end="")
+    return DONE
+
+
+def _version(arguments: Arguments) -> int:
+    from flux.versions import describe
+
+    print(describe())
+    return DONE
 
 
 def _apply(arguments: Arguments) -> int:
@@ -401,43 +451,6 @@ def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationExc
     return told
 
 
-def _as_told(error: BaseException) -> FluxMigrationException:
-    """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
-    from flux.exceptions import FluxMigrationException
-
-    if isinstance(error, FluxMigrationException):
-        return error
-    if isinstance(error, OSError) and error.filename is not None:
-        told = FluxMigrationException(f"{error.filename}: {error.strerror}")
-    else:
-        told = FluxMigrationException(
-            f"unexpected {type(error).__name__}: {error}",
-            hint="--traceback shows where it comes from",
-        )
-    told.__cause__ = error
-    return told
-
-
-def _exit_code(error: FluxMigrationException) -> int:
-    from flux import exceptions
-
-    codes = {
-        exceptions.InvalidConfigurationError: MISUSED,
-        exceptions.BackendLoadingError: MISUSED,
-        exceptions.MigrationDirectoryCorruptedError: DISAGREES,
-        exceptions.MigrationLockError: LOCKED,
-    }
-    return next((code for type_, code in codes.items() if isinstance(error, type_)), FAILED)
-
-
-def _problems_code(problems: Sequence[Problem]) -> int:
-    from flux.plan import DISAGREEMENTS
-
-    if any(problem.kind in DISAGREEMENTS for problem in problems):
-        return DISAGREES
-    return FAILED if problems else DONE
-
-
 def _tell(message: str) -> None:
     print(f"flux: {message}", file=sys.stderr, flush=True)
 
@@ -475,4 +488,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "rollback": _rollback,
     "resume": _resume,
     "validate": _validate,
+    "doctor": _doctor,
+    "completion": _completion,
+    VERSION: _version,
 }

@@ -259,3 +259,18 @@ class MigrationInDoubtError(MigrationApplyError):
 
     Somebody has to look, and to say so: `flux resume --skip` or `flux resume --retry`.
     """
+
+
+def as_told(error: BaseException) -> FluxMigrationException:
+    """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
+    if isinstance(error, FluxMigrationException):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        told = FluxMigrationException(f"{error.filename}: {error.strerror}")
+    else:
+        told = FluxMigrationException(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="--traceback shows where it comes from",
+        )
+    told.__cause__ = error
+    return told

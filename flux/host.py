@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from flux.config import FluxConfig
 
+#: Those that `flux completion` has a script for.
+SHELLS = ("bash", "zsh", "fish")
+
 
 class Host:
     """A framework's: the configuration and the database come from its settings."""
@@ -43,10 +46,16 @@ class Shell(Host):
     """flux's own: a file and an address."""
 
     def declare_commands(self, command: Callable[..., argparse.ArgumentParser]) -> None:
-        """Add `init`, which writes the file that a framework's settings stand for."""
+        """Add `init` and `completion`: a framework has settings, and completion, of its own."""
         init = command("init", "write a commented flux.toml", "init postgres")
         init.add_argument(
             "backend", nargs="?", default="sqlite", metavar="BACKEND", help="default: sqlite"
+        )
+        completion = command(
+            "completion", "write the script that completes flux in a shell", "completion bash"
+        )
+        completion.add_argument(
+            "shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}"
         )
 
     def declare_config(self, command: argparse.ArgumentParser) -> None:

@@ -69,7 +69,7 @@ class FluxRunner:
 
     Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
     things happen; what it raises ends the batch, but for `progress`, which comes from a thread of
-    its own.
+    its own. `directory` is the configuration's where it has been read already.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class FluxRunner:
         backend: MigrationBackend,
         *,
         on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
     ) -> None:
         self.config = config
         self.backend = backend
@@ -89,7 +90,7 @@ class FluxRunner:
         self._stack = ExitStack()
         #: Where the address came from, for errors about it; None for a connection.
         self._source: str | None = None
-        self._directory: directories.MigrationDirectory | None = None
+        self._directory = directory
         self._state: DatabaseState | None = None
 
     @classmethod
@@ -114,18 +115,19 @@ class FluxRunner:
         database: Any = None,
         *,
         on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
     ) -> FluxRunner:
         """A runner for a configuration, and an address or an open connection."""
         if database is None or isinstance(database, str):
             url = config.resolve_url(database)
             with _naming_source(config.source_of_url(database)):
                 backend = load_backend(config.backend).from_config(config, url)
-            runner = cls(config, backend, on_event=on_event)
+            runner = cls(config, backend, on_event=on_event, directory=directory)
             runner._source = config.source_of_url(database)
             return runner
         name, connection = backend_of_connection(database)
         backend = load_backend(name).for_connection(config, connection)
-        return cls(config, backend, on_event=on_event)
+        return cls(config, backend, on_event=on_event, directory=directory)
 
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce

@@ -19,6 +19,7 @@ PACKAGE = Path(flux.__file__).parent
 #: each other. A new room takes its place here, and in docs/architecture.md, on purpose.
 ORDER = (
     "exceptions",
+    "findings",
     "address migration statements syntax_hash interruption",
     "transactions config python_file progress",
     "directory journal",
@@ -34,7 +35,7 @@ ORDER = (
     "backends/postgres_check",
     "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
-    "backends/postgres_run",
+    "backends/sqlite_examination backends/postgres_examination backends/postgres_run",
     "backends/postgres_journaled",
     "backends/sqlite backends/postgres",
     "backends/__init__",
@@ -42,7 +43,7 @@ ORDER = (
     "checking failure results",
     "log",
     "runner render scaffold",
-    "host",
+    "doctor exit_codes host versions completion",
     "arguments terminal",
     "cli testing",
 )
@@ -215,7 +216,14 @@ def test_import_flux_imports_nothing_of_it(tmp_path: Path) -> None:
 def test_help_imports_the_command_line_alone(tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, "--help")
     ours = {name for name in loaded if name.startswith("flux")}
-    assert ours == {"flux", "flux.arguments", "flux.cli", "flux.host", "flux.terminal"}
+    assert ours == {
+        "flux",
+        "flux.arguments",
+        "flux.cli",
+        "flux.exit_codes",
+        "flux.host",
+        "flux.terminal",
+    }
     assert loaded & HEAVY == set()
 
 

@@ -185,6 +185,16 @@ def test_a_plugin_gets_its_own_settings(cool: CoolProject) -> None:
     assert cool.query("SELECT id, coolness FROM cool_history") == [("001_books", 11)]
 
 
+def test_a_plugin_is_examined_without_a_line_of_its_own(cool: CoolProject) -> None:
+    _configured(cool)
+    before = cool.database.read_bytes()
+    result = cool.flux("doctor")
+    assert (result.code, result.err) == (0, ""), result
+    about = [line.split()[1] for line in result.out.splitlines()[:-2]]
+    assert about == ["config", "directory", "address", "connection", "history"]
+    assert cool.database.read_bytes() == before
+
+
 def test_a_plugin_is_found_by_the_scheme_of_an_address(cool: CoolProject) -> None:
     """`flux.apply` needs no configuration to know the backend."""
     _configured(cool)

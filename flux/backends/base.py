@@ -36,7 +36,7 @@ from flux.statements import MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
 
 if TYPE_CHECKING:
-    pass
+    from flux.findings import Finding
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -149,6 +149,13 @@ class MigrationBackend(Mechanics, ABC):
                 yield
         finally:
             self.dbapi = None
+
+    def examine(self) -> list[Finding]:
+        """What of this database matters to migrations, and what to do about it, for `flux doctor`.
+
+        Called while it is open. Read-only: takes no lock, and waits no longer than seconds.
+        """
+        return []
 
     def check(self, script: Script) -> list[Problem]:
         """What in a script this database or flux cannot run. Opens nothing, runs nothing."""

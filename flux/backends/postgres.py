@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg2
 from psycopg2 import errors, extensions
@@ -24,6 +24,8 @@ from flux.backends.postgres_history import HistorySQL, applied
 from flux.backends.postgres_in_doubt import find_look, is_repeatable
 from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
 from flux.backends.postgres_lock import (
+    CAN_CHECK_CLIENT,
+    CAN_MARK,
     OWN_SESSION,
     Held,
     Holder,
@@ -58,6 +60,9 @@ from flux.journal import ENDED, Direction, Entry, Way, read_entries
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
+
+if TYPE_CHECKING:
+    from flux.findings import Finding
 
 #: Seconds to wait for a pool's second session, before the lock is held without one.
 _STARVED_AFTER = 3.0
@@ -238,7 +243,7 @@ class PostgresBackend(MigrationBackend):
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
                     f"{self.lock.outlast_timeouts}; "
                     f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
-                    f"{_CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
+                    f"{CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
                 )
                 is_ours, *held, fence_is_free = cursor.fetchone()
             # Behind a pooler the server's process may be another one each time.
@@ -575,6 +580,12 @@ class PostgresBackend(MigrationBackend):
 
     # Checking and telling --------------------------------------------------------------------
 
+    def examine(self) -> list[Finding]:
+        """The server, the rights, the settings, and who is in the way. Read-only."""
+        from flux.backends.postgres_examination import examine
+
+        return examine(self)
+
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
@@ -585,17 +596,6 @@ class PostgresBackend(MigrationBackend):
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
         return report(error)
-
-
-#: An expression: whether anyone may run the blocks that mark how far a message got.
-CAN_MARK = (
-    "EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
-    "AND pg_catalog.has_language_privilege('public', oid, 'usage'))"
-)
-#: An expression: whether the server can look for its client in mid-statement.
-_CAN_CHECK_CLIENT = (
-    "current_setting('server_version_num')::int >= 140000 AND pg_catalog.version() LIKE '%linux%'"
-)
 
 
 def _is_row(row: Sequence[Any]) -> bool:
