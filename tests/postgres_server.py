@@ -356,16 +356,18 @@ def _prepared(executor: Any, bin_dir: Path) -> PostgresServer:
 
 
 def _first_connection(server: PostgresServer) -> Connection:
-    """A connection to a server that, on a busy machine, still says that it is starting up."""
+    """A connection to a server that opened its port just now: before it takes any, it says so."""
     import psycopg2
 
     deadline = time.monotonic() + _STARTS_WITHIN
     while True:
         try:
             return server.connect("postgres")
-        except psycopg2.OperationalError:
-            if time.monotonic() > deadline:
+        except psycopg2.OperationalError as error:
+            if "the database system is starting up" not in str(error):
                 raise
+            if time.monotonic() > deadline:
+                raise ServerFailedError(f"{server.pg_ctl} still starts: {error}") from error
             time.sleep(0.05)
 
 
