@@ -24,7 +24,7 @@ ORDER = (
     "transactions config python_file progress",
     "directory journal",
     "plan",
-    "backends/signals backends/watch",
+    "backends/signals backends/watch backends/patience",
     "backends/dbapi backends/journaled",
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
