@@ -1,10 +1,11 @@
 # Verbs; each one's work is in scripts/. Arguments: make test ARGS='-k postgres -x'
-.PHONY: help install lint check types format test test-pythons test-postgres test-dependencies test-wheel test-image coverage demo clean
+VERBS = install lint check format test test-pythons test-postgres test-dependencies test-django \
+    test-wheel test-image coverage demo docs clean
+.PHONY: help types $(VERBS)
 
 help:
 	@sed -n 's/^# \{0,1\}//p;2q' Makefile
-	@for verb in install lint check format test test-pythons test-postgres test-dependencies \
-	    test-wheel test-image coverage demo clean; do \
+	@for verb in $(VERBS); do \
 	    printf '  make %-17s %s\n' $$verb "$$(sed -n 's/^# //p;2q' scripts/$$verb)"; done
 
 install:
@@ -36,6 +37,12 @@ coverage:
 
 demo:
 	@scripts/demo
+
+docs:
+	@scripts/docs $(ARGS)
+
+test-django:
+	@scripts/test-django $(ARGS)
 
 test-wheel:
 	@scripts/test-wheel

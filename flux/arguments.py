@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from functools import partial
 
 TYPE_CHECKING = False
@@ -48,6 +49,7 @@ class Arguments(argparse.Namespace):
     auto_approve: bool
     answer: Answer | None
     lock_wait: float | None
+    wait: float | None
     #: Standard output, also while what migrations print goes elsewhere.
     out: TextIO
     #: Says that flux was interrupted, and ends the process with all its threads.
@@ -72,6 +74,15 @@ _NO_COMMAND = re.compile(r"invalid choice: '([^']*)'")
 _NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
 
 
+class _UsageError(Exception):
+    """The command line is wrong; told by `parse`, which knows what of it may be shown."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        super().__init__(parser, message)
+        self.parser = parser
+        self.message = message
+
+
 def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
     """Parse a command line (None: that of the process), which was given to `host`.
 
@@ -79,7 +90,17 @@ def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
     the command line is wrong.
     """
     parser = build_parser(host)
-    arguments = parser.parse_args(argv, namespace=Arguments(host=host))
+    try:
+        return _parsed(parser, argv, Arguments(host=host))
+    except _UsageError as error:
+        message = _without_secrets(error.message, sys.argv[1:] if argv is None else argv)
+        argparse.ArgumentParser.error(error.parser, message)
+
+
+def _parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, namespace: Arguments
+) -> Arguments:
+    arguments = parser.parse_args(argv, namespace=namespace)
     if arguments.version:
         arguments.command = VERSION
     if arguments.command is None:
@@ -97,6 +118,17 @@ def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
             f"a SQLite file of that name is sqlite:///{uri})"
         )
     return arguments
+
+
+def _without_secrets(message: str, words: Sequence[str]) -> str:
+    """A message that may quote words of the command line; an address may be in a wrong place."""
+    from flux import address
+
+    for word in words:
+        for given in (word, word.partition("=")[2]):
+            if (shown := address.redact(given)) != given:
+                message = message.replace(repr(given), repr(shown)).replace(given, shown)
+    return message
 
 
 def build_parser(host: Host) -> argparse.ArgumentParser:
@@ -124,27 +156,27 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     place.add_argument("--post", action="store_true", help="a repeatable run after each batch")
 
     status = command("status", "show every migration and its state", "status --check")
-    host.declare_database(status)
+    _add_database(status, host)
     status.add_argument(
         "--check", action="store_true", help="exit with 3 when something is pending"
     )
     _add_json(status)
 
     plan = command("plan", "show what apply would run", "plan --sql")
-    host.declare_database(plan)
+    _add_database(plan, host)
     _add_count(plan, "at most N migrations; default: all")
     _add_to(plan, "up to and including this migration")
     plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
     _add_json(plan)
 
     apply = command("apply", "apply pending migrations", "apply 1")
-    host.declare_database(apply)
+    _add_database(apply, host)
     _add_count(apply, "at most N migrations; default: all")
     _add_to(apply, "up to and including this migration")
     _add_changing(apply)
 
     rollback = command("rollback", "undo the newest migration", "rollback --to ID -y")
-    host.declare_database(rollback)
+    _add_database(rollback, host)
     _add_count(rollback, "the newest N migrations; default: 1")
     _add_to(rollback, "all that are newer than this migration, which stays")
     rollback.add_argument("--all", action="store_true", help="all migrations")
@@ -158,7 +190,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         "Only where flux cannot find out whether its last statement took effect\n"
         "does it ask: look, and give --skip or --retry.",
     )
-    host.declare_database(resume)
+    _add_database(resume, host)
     answer = resume.add_mutually_exclusive_group()
     for name, meaning in (("skip", "it took effect"), ("retry", "it did not: run it again")):
         answer.add_argument(
@@ -182,7 +214,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         "check the directory, and the history against it",
         "validate --json",
     )
-    host.declare_database(validate)
+    _add_database(validate, host)
     _add_json(validate)
     parser.commands = tuple(commands.choices)
     return parser
@@ -194,13 +226,13 @@ class _Parser(argparse.ArgumentParser):
     commands: tuple[str, ...] = ()
 
     def error(self, message: str) -> NoReturn:
-        """Tell what is wrong, and end with 2."""
+        """Leave it to `parse` to tell what is wrong."""
         if self.commands and (wrong := _NO_COMMAND.search(message)):
             from flux.config import nearest
 
             near = nearest(wrong[1], self.commands)
             message += f"; did you mean {near!r}?" if near else ""
-        super().error(message)
+        raise _UsageError(self, message)
 
 
 def _command(
@@ -216,6 +248,16 @@ def _command(
     host.declare_config(command)
     command.add_argument("--traceback", action="store_true", help="errors with their traceback")
     return command
+
+
+def _add_database(command: argparse.ArgumentParser, host: Host) -> None:
+    host.declare_database(command)
+    command.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long to wait for a database that is still starting; default: 0",
+    )
 
 
 def _add_count(command: argparse.ArgumentParser, what: str) -> None:

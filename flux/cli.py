@@ -363,8 +363,11 @@ def _change(
 
 def _load_config(arguments: Arguments) -> FluxConfig:
     config = arguments.host.config(arguments)
-    lock_wait = getattr(arguments, "lock_wait", None)
-    return config if lock_wait is None else config._replace(lock_wait=lock_wait)
+    given = {
+        setting: getattr(arguments, option, None)
+        for setting, option in (("lock_wait", "lock_wait"), ("connect_wait", "wait"))
+    }
+    return config._replace(**{name: value for name, value in given.items() if value is not None})
 
 
 def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None) -> FluxRunner:
@@ -434,6 +437,7 @@ def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
         print(render.error_text(error, palette_for(sys.stderr)), file=sys.stderr)
+    arguments.host.note_error(error)
 
 
 def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationException:

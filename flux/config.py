@@ -32,8 +32,8 @@ class FluxConfig(NamedTuple):
     """The settings of a project; `docs/configuration.md` describes each.
 
     `migration_directory` counts from the working directory; `from_file` has already joined it
-    to the place of the file. `lock_wait` is in seconds. `path` says where the settings stand,
-    and `directory` is the project's, where it is not that of `path`.
+    to the place of the file. `lock_wait` and `connect_wait` are in seconds. `path` says where the
+    settings stand, and `directory` is the project's, where it is not that of `path`.
     """
 
     backend: str = "sqlite"
@@ -44,6 +44,7 @@ class FluxConfig(NamedTuple):
     order: Order = "text"
     missing: Missing = "refuse"
     lock_wait: float = 300
+    connect_wait: float = 0
     database_url: str | None = None
     backend_config: Mapping[str, Any] = {}
     path: str | None = None
@@ -65,6 +66,11 @@ class FluxConfig(NamedTuple):
         Raises `InvalidConfigurationError`, which names the file and the key.
         """
         path = os.fspath(path)
+        if address.scheme(path) is not None or address.redact(path) != path:
+            raise InvalidConfigurationError(
+                f"{address.redact(path)} is an address, and not the path of a configuration file",
+                hint="a file of that name is ./NAME",
+            )
         document = _read_toml(path)
         if os.path.basename(path) == PYPROJECT_FILE:
             sections = ("[tool.flux]", "[tool.flux.backend_config]")
@@ -156,15 +162,31 @@ class FluxConfig(NamedTuple):
     def resolve_url(self, given: str | None = None) -> str:
         """The database's address: the one given, else the environment's, else the file's.
 
+        Relative paths in the file's address count from the file.
+
+        Raises `InvalidConfigurationError` when there is none, a variable is not set, or the
+        address is not one of the backend's.
+        """
+        url = self.find_url(given)
+        if self.backend not in address.FORMS:
+            return url
+        self._refuse_address_of_another(url, given)
+        if given is not None or DATABASE_URL_VARIABLE in os.environ:
+            return url
+        return address.relative_to(url, self.project_directory)
+
+    def find_url(self, given: str | None = None) -> str:
+        """The address that `resolve_url` begins with, of whatever database.
+
         `${NAME}` in the file's address takes the environment variable NAME, `$$` is a dollar
-        sign. A relative path in the file's address counts from the file.
+        sign. White space around an address, as files of secrets have it, is dropped.
 
         Raises `InvalidConfigurationError` when there is none, or a variable is not set.
         """
         if given is not None:
             if not given.strip():
                 raise InvalidConfigurationError("the database's address is empty")
-            return given
+            return given.strip()
         from_environment = os.environ.get(DATABASE_URL_VARIABLE)
         if from_environment is not None:
             if not from_environment.strip():
@@ -173,17 +195,27 @@ class FluxConfig(NamedTuple):
                     f"the environment variable {DATABASE_URL_VARIABLE} is empty",
                     hint="give it the database's address, or unset it",
                 )
-            return from_environment
+            return from_environment.strip()
         if self.database_url is None:
             raise InvalidConfigurationError(
                 "no database is named",
                 hint="give its address on the command line, in the environment variable "
                 f"{DATABASE_URL_VARIABLE}, or as database_url in {self.path or CONFIG_FILE}",
             )
-        url = _VARIABLE.sub(self._variable, self.database_url)
-        if self.backend != "sqlite":
-            return url
-        return address.relative_to(url, self.project_directory)
+        return _VARIABLE.sub(self._variable, self.database_url).strip()
+
+    def _refuse_address_of_another(self, url: str, given: str | None) -> None:
+        meant = address.backend_of(url)
+        if meant == self.backend:
+            return
+        source = self.source_of_url(given)
+        raise InvalidConfigurationError(
+            f'backend = "{self.backend}" in {self.path or "the configuration"}, and the address '
+            f"{f'from {source}' if source else 'that was given'} is one of {meant}: "
+            f"{address.redact(url)}",
+            hint=f'set backend = "{meant}", or give an address of {self.backend}: '
+            f"{address.FORMS[self.backend]}",
+        )
 
     def _variable(self, match: re.Match[str]) -> str:
         name, end = match.groups()
@@ -192,6 +224,12 @@ class FluxConfig(NamedTuple):
         if not end:
             raise InvalidConfigurationError(
                 "database_url has a ${ without its }",
+                location=Location(self.path or CONFIG_FILE),
+                hint="a dollar sign is written $$",
+            )
+        if not re.fullmatch(r"\w+", name):
+            raise InvalidConfigurationError(  # without the text, which may be of a password
+                "database_url has a ${…} that names no environment variable",
                 location=Location(self.path or CONFIG_FILE),
                 hint="a dollar sign is written $$",
             )
@@ -293,6 +331,7 @@ _CHECKS = {
     "order": (ORDERS.__contains__, 'one of "text", "natural"'),
     "missing": (MISSING.__contains__, 'one of "refuse", "allow-newer"'),
     "lock_wait": (_is_seconds, "a number of seconds, 0 or more"),
+    "connect_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "database_url": (_is_text, "the address of a database"),
 }
 

@@ -119,7 +119,7 @@ def _examine_database(runner: FluxRunner, *, has_directory: bool) -> Iterator[Fi
     backend.announce = _refuse_to_wait
     started = time.perf_counter()
     try:
-        with backend.opened():
+        with runner.about_address(), backend.opened():
             seconds = time.perf_counter() - started
             yield ok(
                 "connection", f"connected in {_milliseconds(seconds)}{_describe_answer(backend)}"

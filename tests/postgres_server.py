@@ -135,6 +135,10 @@ class PostgresServer:
         """Start the server again, with the options that it was started with before."""
         self._control("restart", "-l", str(self.log_file))
 
+    def promote(self) -> None:
+        """Let a standby become a primary."""
+        self._control("promote")
+
     def _control(self, *arguments: str) -> None:
         command = [str(self.pg_ctl), *arguments, "-w", "-D", str(self.data_directory)]
         # The server keeps what it is given as its output, so that a pipe would not end.

@@ -67,6 +67,7 @@ def test_a_file_that_says_everything(write: Write) -> None:
         post_apply_on_failure = true
         order = "natural"
         lock_wait = 0.5
+        connect_wait = 30
         database_url = "postgresql://h/db"
 
         [backend]
@@ -82,6 +83,7 @@ def test_a_file_that_says_everything(write: Write) -> None:
         post_apply_on_failure=True,
         order="natural",
         lock_wait=0.5,
+        connect_wait=30,
         database_url="postgresql://h/db",
         backend_config={"migrations_schema": "public", "migrations_lock_id": 3589},
         path="flux.toml",
@@ -130,7 +132,7 @@ def test_the_migration_directory_counts_from_the_file(
 _BELOW = "hint: a setting such as backend = … stands below the line [flux]"
 _KEYS = (
     "backend, migration_directory, log_level, apply_repeatable_on_undo, post_apply_on_failure, "
-    "order, missing, lock_wait, database_url"
+    "order, missing, lock_wait, connect_wait, database_url"
 )
 
 
@@ -513,7 +515,7 @@ def test_repr_shows_no_secret() -> None:
     assert repr(config) == (
         "FluxConfig(backend='sqlite', migration_directory='migrations', log_level='INFO', "
         "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', "
-        "missing='refuse', lock_wait=300, "
+        "missing='refuse', lock_wait=300, connect_wait=0, "
         "database_url='postgresql://u:***@h/db', backend_config=['token'], path=None, "
         "directory=None)"
     )

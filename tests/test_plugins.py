@@ -315,7 +315,8 @@ def test_apply_with_a_backend_that_cannot_be_had(
 ) -> None:
     cool.write("flux.toml", f'[flux]\nbackend = "{backend}"\n')
     cool.write("migrations/001_books.sql", "CREATE TABLE book (title)")
-    assert cool.flux("apply") == FluxResult(2, "", says)
+    address = "postgresql://h/db" if backend == "postgres" else "cooldb:///app.cool"
+    assert cool.flux("apply", address) == FluxResult(2, "", says)
 
 
 def test_two_plugins_of_one_name(cool: CoolProject, tmp_path: Path) -> None:

@@ -141,11 +141,15 @@ class MigrationBackend(Mechanics, ABC):
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the connection open, as `self.dbapi`."""
+        """Hold the connection open, as `self.dbapi`; waits for a database that is starting."""
+
+        def connect() -> Any:
+            with self.reporting("cannot open the database"):
+                return stack.enter_context(self.connection())
+
         try:
             with ExitStack() as stack:
-                with self.reporting("cannot open the database"):
-                    self.dbapi = stack.enter_context(self.connection())
+                self.dbapi = self.wait_for_database(connect)
                 yield
         finally:
             self.dbapi = None

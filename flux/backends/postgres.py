@@ -53,6 +53,7 @@ from flux.config import FluxConfig
 from flux.exceptions import (
     ConnectionStateError,
     DatabaseUnavailableError,
+    FluxMigrationException,
     InvalidConfigurationError,
     Problem,
 )
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for a pool's second session, before the lock is held without one.
 _STARVED_AFTER = 3.0
+#: Seconds that one of many tries to connect may take.
+_TRY_FOR = 5
 
 
 class PostgresBackend(MigrationBackend):
@@ -125,14 +128,7 @@ class PostgresBackend(MigrationBackend):
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
         """For a libpq URI or keyword string."""
-        address.check_url(connection_uri)
-        if address.backend_of(connection_uri) != "postgres":
-            raise InvalidConfigurationError(
-                f"{address.redact(connection_uri)} is not the address of a PostgreSQL database",
-                hint="postgresql://user:password@host:port/database",
-            )
-        scheme, separator, rest = connection_uri.partition("://")
-        dsn = scheme.partition("+")[0] + separator + rest if separator else connection_uri
+        dsn = address.libpq_address(connection_uri)
         return cls(dsn, **read_settings(config))
 
     @classmethod
@@ -194,23 +190,22 @@ class PostgresBackend(MigrationBackend):
         if self._dsn is None:
             return psycopg2.connect(**{**self._parameters, **options})
         options = {"fallback_application_name": "flux", "client_encoding": "utf8", **options}
+        if self.connect_wait and self.dbapi is None and not address.has_timeout(self._dsn):
+            # So that the wait ends in time, and Ctrl-C ends it, also where nothing answers.
+            options["connect_timeout"] = _TRY_FOR
         try:
             return psycopg2.connect(self._dsn, **options)
+        except psycopg2.ProgrammingError:  # it does not parse
+            failure: FluxMigrationException = address.unreadable(self._dsn)
         except psycopg2.Error as error:
-            if isinstance(error, psycopg2.ProgrammingError) and "://" not in self._dsn:
-                # It does not parse, and what the driver quotes may be a piece of the password.
-                raise InvalidConfigurationError(
-                    "the database's address cannot be read",
-                    hint="it reads KEY=VALUE KEY=VALUE, with quotes around a value that holds a "
-                    "space: host=localhost dbname=app password='two words'",
-                ) from None
             message = address.without_secrets(str(error).strip(), self._dsn)
             hint = None
             if re.search(r'database ".*" does not exist', message):
                 hint = "create it first: flux makes tables, not databases"
-            raise DatabaseUnavailableError(
+            failure = DatabaseUnavailableError(
                 f"cannot connect to {address.redact(self._dsn)}: {message}", hint=hint
-            ) from None  # the driver's own error may quote the password
+            )
+        raise failure  # here, without the driver's own error as its context: it may quote a secret
 
     def cursor(self) -> Any:
         """A plain cursor, whatever the connection's own factory gives."""
