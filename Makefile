@@ -1,5 +1,5 @@
 # Verbs; each one's work is in scripts/. Arguments: make test ARGS='-k postgres -x'
-VERBS = install lint check format test test-pythons test-postgres test-dependencies test-django \
+VERBS = install lint check format test test-psycopg test-pythons test-postgres test-dependencies test-django \
     test-wheel test-image coverage demo docs clean
 .PHONY: help types $(VERBS)
 
@@ -22,6 +22,9 @@ format:
 
 test:
 	@scripts/test $(ARGS)
+
+test-psycopg:
+	@scripts/test-psycopg $(ARGS)
 
 test-pythons:
 	@scripts/test-pythons $(ARGS)

@@ -24,6 +24,9 @@ class Log:
         import logging
 
         logger = logging.getLogger("flux")
+        if not logger.hasHandlers():
+            # A driver may have imported it; Python's last resort would print what nobody asked for.
+            return
         if event.progress is not None:
             if self._is_due(event.progress):
                 level = logging.WARNING if event.progress.blockers else logging.INFO

@@ -9,6 +9,7 @@ from typing import Any
 from flux import FluxRunner
 from flux.exceptions import FluxMigrationException
 from flux.results import BatchResult
+from tests import driver
 from tests.postgres_server import Postgres
 from tests.project import Project
 
@@ -26,6 +27,8 @@ class PostgresProject(Project):
         """Write flux.toml anew; the database's URL is the test's own unless another is given."""
         if "migrations_schema" not in backend:
             backend = f'migrations_schema = "{self.postgres.schema}"\n{backend}'
+        if "driver" not in backend:
+            backend = f'driver = "{driver.NAME}"\n{backend}'
         url = (url or self.postgres.url).replace("$", "$$")
         self.write(
             "flux.toml",

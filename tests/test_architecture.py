@@ -28,7 +28,9 @@ ORDER = (
     "backends/dbapi backends/journaled",
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
+    "backends/postgres_driver",
     "backends/sqlite_foreign_keys backends/sqlite_lock "
+    "backends/postgres_psycopg2 backends/postgres_psycopg "
     "backends/postgres_lock backends/postgres_in_doubt "
     "backends/postgres_leftovers backends/postgres_message backends/postgres_settings "
     "backends/postgres_watch",
@@ -165,6 +167,7 @@ HEAVY = {
     "importlib.metadata",
     "inspect",
     "logging",
+    "psycopg",
     "psycopg2",
     "sqlite3",
     "tomli",
@@ -176,11 +179,15 @@ HEAVY = {
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_heavy_modules_are_imported_when_they_are_needed(room: str) -> None:
-    """A driver belongs to its backend, which is imported when it is needed itself."""
+    """A driver has its rooms that import it, which is imported when it is needed itself."""
     imported = set(_imports(ROOMS[room], within_functions=False))
     heavy = {name for name in HEAVY for one in imported if f"{one}.".startswith(f"{name}.")}
-    drivers = {"sqlite3", "psycopg2"} if room.startswith("backends/") else set()
-    assert heavy - drivers == set()
+    drivers = {
+        "backends/postgres_psycopg": {"psycopg"},
+        "backends/postgres_psycopg2": {"psycopg2"},
+    }
+    standard = {"sqlite3"} if room.startswith("backends/sqlite") else set()
+    assert heavy - standard - drivers.get(room, set()) == set()
 
 
 _LOADED = """

@@ -16,6 +16,7 @@ from flux.backends import load_backend
 from flux.backends.sqlite import SQLiteBackend
 from flux.exceptions import DatabaseUnavailableError
 from flux.testing import BackendContract
+from tests import driver
 from tests.postgres_server import Postgres
 
 
@@ -58,16 +59,20 @@ class TestPostgres(BackendContract):
 
     def settings(self, config: FluxConfig) -> FluxConfig:
         """The configuration with the history in the test's own schema."""
-        schema = {"migrations_schema": self.postgres.schema}
-        return config._replace(backend_config={**config.backend_config, **schema})
+        own = {"driver": driver.NAME, "migrations_schema": self.postgres.schema}
+        return config._replace(backend_config={**config.backend_config, **own})
 
 
 class TestPostgresConnection(TestPostgres):
-    """A connection that the application opened, with psycopg2's own ideas of transactions."""
+    """A connection that the application opened, with the driver's own ideas of transactions."""
+
+    @pytest.fixture(autouse=True)
+    def connections(self) -> Iterator[None]:
+        with ExitStack() as self.stack:
+            yield
 
     def make_backend(self, config: FluxConfig) -> MigrationBackend:
-        connection = self.postgres.connect()  # what is left open is ended after the test
-        connection.autocommit = False
+        connection = self.stack.enter_context(closing(driver.connect(self.postgres.url)))
         return load_backend("postgres").for_connection(self.settings(config), connection)
 
 

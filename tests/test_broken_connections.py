@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-import psycopg2
 import pytest
 
 import flux
 from flux.backends import postgres_outcome
 from flux.exceptions import MigrationApplyError
 from flux.results import Event
+from tests import driver
 from tests.pgbouncer import PgBouncer
 from tests.postgres_project import PostgresProject
 from tests.wire import Breaker, Where, breaking_proxy
@@ -167,7 +167,7 @@ def test_a_connection_that_was_handed_in(pg: PostgresProject, second: str, where
     """Another one is opened from what it knew of itself."""
     with breaking(pg, where):
         url = pg.runner().config.resolve_url()
-        with closing(psycopg2.connect(url)) as connection, pytest.raises(MigrationApplyError) as e:
+        with closing(driver.connect(url)) as connection, pytest.raises(MigrationApplyError) as e:
             flux.apply(connection, config="flux.toml")
     applied = ("001", "002") if where == "after the server" else ("001",)
     assert e.value.done == applied
@@ -270,7 +270,7 @@ def test_a_session_that_is_ended_in_mid_statement_is_rolled_back(
         )
     else:
         pg.add({"002.sql": f"CREATE TABLE t ();\n{ending};"})
-    connection = psycopg2.connect(pg.postgres.url) if handed_in else None
+    connection = driver.connect(pg.postgres.url) if handed_in else None
     with pytest.raises(MigrationApplyError) as caught:
         flux.apply(connection, config="flux.toml")
     assert caught.value.state == ROLLED_BACK.removeprefix("state: ")

@@ -39,6 +39,7 @@ NEVER = {
     "pickle",
     "platform",
     "pprint",
+    "psycopg",
     "psycopg2",
     "random",
     "shutil",

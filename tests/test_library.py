@@ -112,7 +112,7 @@ def test_apply_refuses_what_is_no_connection(shop: Project) -> None:
         flux.apply(object(), migrations(shop))
     assert str(caught.value) == (
         "flux does not know this kind of connection: builtins.object\n"
-        "hint: hand in a sqlite3 or psycopg2 connection, or the database's address"
+        "hint: hand in a sqlite3, psycopg2 or psycopg connection, or the database's address"
     )
 
 

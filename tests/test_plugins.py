@@ -295,7 +295,7 @@ BROKEN = [
     pytest.param(
         "postgres",
         "error: the driver of the backend 'postgres' is not installed: "
-        "No module named 'psycopg2'\n"
+        "No module named 'psycopg2' or 'psycopg'\n"
         'hint: pip install "flux-migrations[postgres]"\n',
         id="without its driver",
     ),

@@ -681,7 +681,7 @@ def test_a_driver_that_is_not_installed(pg: PostgresProject, tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: the driver of the backend 'postgres' is not installed: No module named "
-        "'psycopg2'\n"
+        "'psycopg2' or 'psycopg'\n"
         'hint: pip install "flux-migrations[postgres]"\n'
     )
 

@@ -21,6 +21,7 @@ from flux.exceptions import HalfDoneError, MigrationInDoubtError, UnknownMigrati
 from flux.journal import ENDED, entry_of, units_of_text
 from flux.runner import FluxRunner
 from flux.statements import Statement, split
+from tests import driver
 from tests.postgres_project import PostgresProject
 
 NO_TRANSACTION = "-- flux: no-transaction\n"
@@ -742,7 +743,7 @@ def test_the_journal_over_a_connection_that_was_handed_in(half: PostgresProject)
     """It is left as it was, settings of the application's own included."""
     half.add({"001.sql": f"{NO_TRANSACTION}SET work_mem = '9MB';\n{COUNT}SELECT 1/0;\n"})
     config = flux.FluxConfig.from_file("flux.toml")
-    with closing(psycopg2.connect(half.postgres.url)) as connection:
+    with closing(driver.connect(half.postgres.url)) as connection:
         cursor = connection.cursor()
         cursor.execute("SET work_mem = '7MB'")
         connection.commit()

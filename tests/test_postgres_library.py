@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import psycopg
+import psycopg.types.string
 import psycopg2
 import pytest
 import sqlalchemy
 import wrapt
-from psycopg2 import extensions, extras
+from psycopg2 import extras
 
 import flux
 from flux.exceptions import (
@@ -19,6 +21,7 @@ from flux.exceptions import (
     InvalidBackendError,
     MigrationApplyError,
 )
+from tests import driver
 from tests.postgres_project import PostgresProject
 
 NO_TRANSACTION = "-- flux: no-transaction\n"
@@ -39,8 +42,10 @@ SET ROLE pg_monitor;
 PYTHON = """
 def apply(connection):
     with connection.cursor() as cursor:
-        cursor.execute("SET search_path = pg_catalog; SET ROLE pg_monitor")
-        cursor.execute("SET TimeZone = 'Asia/Tokyo'; SET client_encoding = 'LATIN2'")
+        cursor.execute("SET search_path = pg_catalog")
+        cursor.execute("SET ROLE pg_monitor")
+        cursor.execute("SET TimeZone = 'Asia/Tokyo'")
+        cursor.execute("SET client_encoding = 'LATIN2'")
 """
 
 
@@ -52,17 +57,28 @@ def apply_over(connection: Any) -> tuple[str, ...]:
 @contextmanager
 def connected(pg: PostgresProject, **options: Any) -> Iterator[Any]:
     """A connection as an application has it."""
-    with closing(psycopg2.connect(pg.postgres.url, **options)) as connection:
+    with closing(driver.connect(pg.postgres.url, **options)) as connection:
         yield connection
+
+
+#: What an application may have changed of a connection itself.
+ATTRIBUTES = {
+    "psycopg2": "autocommit isolation_level readonly deferrable encoding cursor_factory status "
+    "closed",
+    "psycopg": "autocommit isolation_level read_only deferrable row_factory cursor_factory "
+    "server_cursor_factory prepare_threshold prepared_max adapters closed",
+}
 
 
 def snapshot(connection: Any) -> dict[str, Any]:
     """Everything about a connection that an application may rely on. Leaves it idle."""
-    names = "autocommit isolation_level readonly deferrable encoding cursor_factory status closed"
-    found = {name: getattr(connection, name) for name in names.split()}
+    found = {name: getattr(connection, name) for name in ATTRIBUTES[driver.NAME].split()}
     found["transaction"] = connection.info.transaction_status
-    found["notices"] = id(connection.notices), list(connection.notices)
-    with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+    if driver.NAME == "psycopg2":
+        found["notices"] = id(connection.notices), list(connection.notices)
+    else:
+        found["notices"] = connection.pgconn.notice_handler, list(connection._notice_handlers)
+    with driver.plain_cursor(connection) as cursor:
         for query in (
             "SELECT name, setting FROM pg_settings WHERE source = 'session' "
             "AND name !~ '^transaction_' ORDER BY name",
@@ -84,7 +100,7 @@ def sql(text: str) -> Callable[[Any], None]:
     """Something that an application does to its connection by SQL."""
 
     def act(connection: Any) -> None:
-        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+        with driver.plain_cursor(connection) as cursor:
             cursor.execute(text)
         if not connection.autocommit:
             connection.commit()
@@ -92,19 +108,44 @@ def sql(text: str) -> Callable[[Any], None]:
     return act
 
 
+def with_begin(connection: Any) -> None:
+    connection.autocommit = True
+    connection.cursor().execute("BEGIN")
+
+
 def with_notices(connection: Any) -> None:
-    connection.notices = deque(["an older one"])
+    connection.notices = deque(["an older one"], maxlen=10)
 
 
+def having(**attributes: Any) -> Callable[[Any], None]:
+    """What an application does to its connection by setting attributes."""
+
+    def act(connection: Any) -> None:
+        for name, value in attributes.items():
+            setattr(connection, name, value)
+
+    return act
+
+
+#: How an application changes the encoding.
+LATIN1: dict[str, Callable[[Any], None]] = {
+    "psycopg2": lambda connection: connection.set_client_encoding("LATIN1"),
+    "psycopg": sql("SET client_encoding = 'LATIN1'"),
+}
+READ_ONLY = {"psycopg2": "readonly", "psycopg": "read_only"}[driver.NAME]
+SERIALIZABLE = {"psycopg2": "SERIALIZABLE", "psycopg": psycopg.IsolationLevel.SERIALIZABLE}[
+    driver.NAME
+]
+#: What an application may have done to a connection: in any driver, and in the one under test.
 STATES = [
-    pytest.param(lambda connection: None, id="new"),
-    pytest.param(lambda c: c.set_session(autocommit=True), id="autocommit"),
-    pytest.param(lambda c: c.set_session(isolation_level="SERIALIZABLE"), id="isolation level"),
+    pytest.param(having(), id="new"),
+    pytest.param(having(autocommit=True), id="autocommit"),
+    pytest.param(having(isolation_level=SERIALIZABLE), id="isolation level"),
     pytest.param(
-        lambda c: c.set_session(isolation_level="SERIALIZABLE", deferrable=True, autocommit=True),
+        having(isolation_level=SERIALIZABLE, deferrable=True, autocommit=True),
         id="isolation level and autocommit",
     ),
-    pytest.param(lambda c: c.set_session(readonly=False), id="read and write"),
+    pytest.param(having(**{READ_ONLY: False}), id="read and write"),
     pytest.param(sql("SET search_path = information_schema, public"), id="search_path"),
     pytest.param(
         sql("SET TimeZone = 'Europe/Paris'; SET statement_timeout = '88s'; SET DateStyle = SQL"),
@@ -116,12 +157,6 @@ STATES = [
     pytest.param(
         sql("SET SESSION AUTHORIZATION flux_app; SET ROLE flux_group"), id="role of another"
     ),
-    pytest.param(lambda c: c.set_client_encoding("LATIN1"), id="encoding"),
-    pytest.param(with_notices, id="notices"),
-    pytest.param(lambda c: c.notices.append("an older one"), id="an old notice"),
-    pytest.param(
-        lambda c: setattr(c, "cursor_factory", extras.RealDictCursor), id="cursor_factory"
-    ),
     pytest.param(
         sql(
             "CREATE TEMP TABLE mine (x int); PREPARE it AS SELECT 1; LISTEN channel; "
@@ -130,6 +165,28 @@ STATES = [
         id="what a session has",
     ),
 ]
+STATES += {
+    "psycopg2": [
+        pytest.param(LATIN1["psycopg2"], id="encoding"),
+        pytest.param(with_notices, id="notices"),
+        pytest.param(lambda c: c.notices.append("an older one"), id="an old notice"),
+        pytest.param(having(cursor_factory=extras.RealDictCursor), id="cursor_factory"),
+    ],
+    "psycopg": [
+        pytest.param(LATIN1["psycopg"], id="encoding"),
+        pytest.param(sql("SET client_encoding = 'SQL_ASCII'"), id="no encoding"),
+        pytest.param(lambda c: c.add_notice_handler(repr), id="notices"),
+        pytest.param(
+            having(row_factory=psycopg.rows.dict_row, cursor_factory=psycopg.ClientCursor),
+            id="factories",
+        ),
+        pytest.param(having(prepare_threshold=0, prepared_max=1), id="prepares all"),
+        pytest.param(
+            lambda c: c.adapters.register_loader("bool", psycopg.types.string.TextLoader),
+            id="adapters",
+        ),
+    ],
+}[driver.NAME]
 
 
 CONTENTS = [
@@ -192,16 +249,16 @@ def test_notices_of_migrations_reach_the_application_and_fluxs_own_do_not(
 ) -> None:
     """Into whatever object it takes them with."""
     pg.add({"001.sql": "DO $$ BEGIN RAISE NOTICE 'hello'; END $$;\n" * 3, "002.sql": "SELECT 1"})
-    with connected(pg) as connection:
-        connection.notices = deque(["old"], maxlen=10)
+    with closing(psycopg2.connect(pg.postgres.url)) as connection:
+        with_notices(connection)
         apply_over(connection)
-        assert list(connection.notices) == ["old", *["NOTICE:  hello\n"] * 3]
+        assert list(connection.notices) == ["an older one", *["NOTICE:  hello\n"] * 3]
 
 
 def test_text_that_the_connections_encoding_lacks_is_an_error(pg: PostgresProject) -> None:
     pg.add({"001_größe.sql": "CREATE TABLE t AS SELECT 'größe' AS x"})
     with connected(pg) as connection:
-        connection.set_client_encoding("LATIN1")
+        LATIN1[driver.NAME](connection)
         assert apply_over(connection) == ("001_größe",)
         assert (pg.query("SELECT x FROM t"), pg.applied()) == ([("größe",)], ["001_größe"])
         pg.add({"002.sql": "CREATE TABLE u AS SELECT '表' AS x"})
@@ -228,7 +285,7 @@ def test_text_that_the_connections_encoding_lacks_is_an_error(pg: PostgresProjec
             id="inside a transaction",
         ),
         pytest.param(
-            lambda c: c.set_session(autocommit=True) or c.cursor().execute("BEGIN"),
+            with_begin,
             "this connection is inside a transaction, which a migration would commit\n"
             "hint: commit or roll back before handing it to flux",
             id="inside one by SQL",
@@ -254,7 +311,7 @@ def test_a_connection_that_cannot_be_used_is_refused(
 
 def test_an_aborted_transaction_is_refused(pg: PostgresProject) -> None:
     with connected(pg) as connection:
-        with pytest.raises(psycopg2.Error):
+        with pytest.raises(connection.Error):
             connection.cursor().execute("SELECT nope")
         with pytest.raises(ConnectionStateError, match="inside a transaction"):
             apply_over(connection)
@@ -270,18 +327,20 @@ def test_an_asynchronous_connection_is_refused(pg: PostgresProject) -> None:
 
 
 def test_something_that_is_no_connection_is_refused(pg: PostgresProject) -> None:
-    with connected(pg) as connection, pytest.raises(InvalidBackendError) as caught:
-        apply_over(connection.cursor)
+    with pytest.raises(InvalidBackendError) as caught:
+        apply_over(print)
     assert str(caught.value) == (
         "flux does not know this kind of connection: builtins.builtin_function_or_method\n"
-        "hint: hand in a sqlite3 or psycopg2 connection, or the database's address"
+        "hint: hand in a sqlite3, psycopg2 or psycopg connection, or the database's address"
     )
 
 
-def test_a_read_only_connection_is_left_so(pg: PostgresProject) -> None:
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_read_only_connection_changes_nothing(pg: PostgresProject, autocommit: bool) -> None:
+    """The drivers write that into their own BEGIN alone; flux's is no way around it."""
     pg.add({"001.sql": "CREATE TABLE t ()"})
     with connected(pg) as connection:
-        connection.set_session(readonly=True, autocommit=True)
+        having(**{READ_ONLY: True}, autocommit=autocommit)(connection)
         before = snapshot(connection)
         with pytest.raises(flux.exceptions.DatabaseUnavailableError, match="read-only"):
             apply_over(connection)
@@ -294,8 +353,8 @@ def test_a_read_only_connection_is_left_so(pg: PostgresProject) -> None:
 
 @pytest.fixture
 def engine(pg: PostgresProject) -> Iterator[sqlalchemy.Engine]:
-    """SQLAlchemy's, over psycopg2."""
-    engine = sqlalchemy.create_engine(pg.postgres.url.replace(":", "+psycopg2:", 1))
+    """SQLAlchemy's, over the driver under test."""
+    engine = sqlalchemy.create_engine(pg.postgres.url.replace(":", f"+{driver.NAME}:", 1))
     yield engine
     engine.dispose()
 
@@ -334,10 +393,24 @@ def test_a_connection_in_a_tracers_proxy(pg: PostgresProject, levels: int) -> No
     assert pg.applied() == ["001", "002"]
 
 
-@pytest.mark.parametrize(
-    "factory", [extras.RealDictConnection, extras.NamedTupleConnection, extras.DictConnection]
-)
-def test_a_connection_of_another_class(pg: PostgresProject, factory: Any) -> None:
+OTHER_CLASSES = {
+    "psycopg2": [
+        pytest.param({"connection_factory": factory}, id=factory.__name__)
+        for factory in (
+            extras.RealDictConnection,
+            extras.NamedTupleConnection,
+            extras.DictConnection,
+        )
+    ],
+    "psycopg": [
+        pytest.param({"row_factory": factory}, id=factory.__name__)
+        for factory in (psycopg.rows.dict_row, psycopg.rows.namedtuple_row)
+    ],
+}
+
+
+@pytest.mark.parametrize("options", OTHER_CLASSES[driver.NAME])
+def test_a_connection_that_gives_other_rows(pg: PostgresProject, options: Any) -> None:
     """Its cursors give other rows; a Python migration gets those, and flux has its own."""
     pg.add(
         {
@@ -348,7 +421,7 @@ def test_a_connection_of_another_class(pg: PostgresProject, factory: Any) -> Non
             "        assert type(row) is not tuple, row\n",
         }
     )
-    with connected(pg, connection_factory=factory) as connection:
+    with connected(pg, **options) as connection:
         assert apply_over(connection) == ("001", "002")
         assert apply_over(connection) == ()
 
@@ -388,6 +461,7 @@ ENDED = (
             "connection.__enter__(); connection.__exit__(None, None, None)",
             ["a", "t"],
             id="with connection",
+            marks=pytest.mark.skipif(driver.NAME == "psycopg", reason="psycopg 3 closes it then"),
         ),
     ],
 )
@@ -444,6 +518,12 @@ def test_a_python_migration_that_commits_and_then_fails_tells_of_both(
     assert (pg.tables(), pg.applied()) == (tables, ["001"])
 
 
+COPIES = {
+    "psycopg2": 'cursor.copy_expert("COPY t FROM stdin", StringIO("1\\n2\\n3\\n"))',
+    "psycopg": 'with cursor.copy("COPY t FROM stdin") as rows: rows.write("1\\n2\\n3\\n")',
+}
+
+
 def test_a_python_migration_has_what_the_driver_gives(pg: PostgresProject) -> None:
     """Savepoints, parameters, named cursors and COPY, all in the transaction of its row."""
     pg.add(
@@ -454,7 +534,7 @@ from io import StringIO
 def apply(connection):
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE t (x int)")
-        cursor.copy_expert("COPY t FROM stdin", StringIO("1\\n2\\n3\\n"))
+        COPY
         cursor.execute("SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; RELEASE s")
         cursor.execute("INSERT INTO t VALUES (%s)", (4,))
     with connection.cursor("backfill") as rows, connection.cursor() as cursor:
@@ -462,7 +542,7 @@ def apply(connection):
         rows.execute("SELECT x FROM t ORDER BY x")
         for (x,) in rows:
             cursor.execute("INSERT INTO t VALUES (%s)", (x * 10,))
-"""
+""".replace("COPY", COPIES[driver.NAME])
         }
     )
     assert pg.apply().applied == ("001",)
@@ -477,10 +557,15 @@ def apply(connection):
 @pytest.mark.parametrize(
     "change",
     [
-        "connection.cursor().execute(\"SET client_encoding = 'LATIN1'\")",
-        "connection.set_client_encoding('LATIN1')",
+        pytest.param(
+            "connection.cursor().execute(\"SET client_encoding = 'LATIN1'\")", id="by SQL"
+        ),
+        pytest.param(
+            "connection.set_client_encoding('LATIN1')",
+            id="by the driver",
+            marks=pytest.mark.skipif(driver.NAME == "psycopg", reason="psycopg 3 has no such way"),
+        ),
     ],
-    ids=["by SQL", "by the driver"],
 )
 def test_an_encoding_set_by_a_python_migration_does_not_reach_the_history(
     pg: PostgresProject, change: str, handed_in: bool, directive: str
@@ -513,8 +598,12 @@ def test_a_python_migration_that_closes_the_connection_fails(
     )
     with connected(pg) as connection, pytest.raises(MigrationApplyError) as caught:
         flux.apply(connection if handed_in else pg.postgres.url, config="flux.toml")
+    says = {
+        "psycopg2": "InterfaceError: connection already closed",
+        "psycopg": "OperationalError: the connection is closed",
+    }
     assert str(caught.value) == (
-        "migrations/001.py: applying 001 failed: InterfaceError: connection already closed\n"
+        f"migrations/001.py: applying 001 failed: {says[driver.NAME]}\n"
         "state: rolled back; the database is as it was before 001"
     )
     assert (pg.tables(), pg.applied()) == ([], [])

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
-import psycopg2
 import pytest
 
 import flux
 from flux.exceptions import MigrationApplyError, MigrationLockError
 from flux.results import Event
+from tests import driver
 from tests.postgres_project import PostgresProject
 
 NO_TRANSACTION = "-- flux: no-transaction\n"
@@ -434,7 +434,7 @@ def test_a_connection_that_was_handed_in_gets_a_second_one_beside_it(pg: Postgre
             "002.sql": NO_TRANSACTION + "CREATE INDEX CONCURRENTLY i ON holders (pid)",
         }
     )
-    with role(pg, limit=2) as url, closing(psycopg2.connect(url)) as connection:
+    with role(pg, limit=2) as url, closing(driver.connect(url)) as connection:
         pg.query(f"GRANT ALL ON SCHEMA {pg.postgres.schema} TO replica")
         assert apply_over(connection, pg) == ("001", "002")
         ((pid, is_mine, user),) = pg.query("SELECT * FROM holders")
@@ -443,6 +443,9 @@ def test_a_connection_that_was_handed_in_gets_a_second_one_beside_it(pg: Postgre
             lambda: not pg.query(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"),
             "the second connection is closed",
         )
+
+
+SESSIONS_OF_ROLE = "SELECT 1 FROM pg_stat_activity WHERE usename = 'replica'"
 
 
 @pytest.mark.parametrize("handed_in", [True, False], ids=["handed in", "of its own"])
@@ -463,9 +466,11 @@ def test_without_a_second_connection_each_migration_takes_the_lock_itself(
         pg.configure(url=url)
         database: Any = None
         if handed_in:
-            database = stack.enter_context(closing(psycopg2.connect(url)))
+            database = stack.enter_context(closing(driver.connect(url)))
 
         def runner() -> flux.FluxRunner:
+            # The server notices later that the connection before was closed.
+            eventually(lambda: handed_in or not pg.query(SESSIONS_OF_ROLE), "the role is free")
             config = flux.FluxConfig.from_file("flux.toml")
             return flux.FluxRunner.from_config(config, database)
 
@@ -512,7 +517,7 @@ def test_several_without_a_second_connection_apply_each_migration_once(
             f"GRANT ALL ON SCHEMA {pg.postgres.schema}, public TO replica".replace(", public", "")
         )
         pg.query("GRANT ALL ON ran TO replica")
-        connections = [stack.enter_context(closing(psycopg2.connect(url))) for _ in range(4)]
+        connections = [stack.enter_context(closing(driver.connect(url))) for _ in range(4)]
         threads = [
             threading.Thread(target=lambda c=connection: done.append(apply_over(c, pg)))
             for connection in connections
@@ -531,7 +536,7 @@ def test_several_without_a_second_connection_apply_each_migration_once(
 def test_the_lock_is_free_after_a_failure_and_after_a_refusal(pg: PostgresProject) -> None:
     """Also where the connection lives on, and where waiting was in vain."""
     pg.add({"001.sql": "SELECT 1/0"})
-    with closing(psycopg2.connect(pg.postgres.url)) as connection:
+    with closing(driver.connect(pg.postgres.url)) as connection:
         with pytest.raises(MigrationApplyError):
             apply_over(connection, pg)
         assert sessions(pg, LOCK, granted=True) == []

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from typing import Any
 
-import psycopg2
 import pytest
 
 import flux
 from flux.exceptions import MigrationApplyError
 from flux.results import Event
+from tests import driver
 from tests.pgbouncer import PgBouncer, running_pgbouncer
 from tests.postgres_project import PostgresProject
 from tests.test_postgres_lock import (
@@ -140,7 +140,7 @@ def test_a_pool_of_one_session(pg_alone: PostgresProject, handed_in: bool) -> No
         pg.configure(url=url)
         database: Any = url
         if handed_in:
-            database = stack.enter_context(closing(psycopg2.connect(url)))
+            database = stack.enter_context(closing(driver.connect(url)))
         assert flux.apply(database, config="flux.toml").applied == ("001", "002")
         assert [row[1] for row in pg.query("SELECT * FROM holders")] == [True]
         pg.add({"003.sql": NO_TRANSACTION + "CREATE TABLE never ()"})

@@ -13,6 +13,7 @@ from flux.backends.postgres_leftovers import Leftovers, leaves_something
 from flux.exceptions import MigrationApplyError, MigrationLoadingError
 from flux.migration import Script
 from flux.statements import Statement, split
+from tests import driver
 from tests.postgres_project import PostgresProject
 from tests.test_postgres_lock import HOLDERS, NO_TRANSACTION
 from tests.test_replicas import pool_state
@@ -221,7 +222,7 @@ def test_an_applications_session_is_as_it_was(
 ) -> None:
     """Its placeholders too, which no list of the server's shows."""
     pg.add(script(kind, change, fails=fails))
-    with closing(psycopg2.connect(pg.postgres.url)) as connection:
+    with closing(driver.connect(pg.postgres.url)) as connection:
         if has:
             connection.cursor().execute(has)
             connection.commit()
@@ -246,7 +247,7 @@ def test_an_applications_session_that_may_use_no_second_connection(
     pg.add(script("text", change, fails=fails))
     try:
         with closing(
-            psycopg2.connect(
+            driver.connect(
                 host=server.host,
                 port=server.port,
                 dbname=pg.postgres.database,
@@ -279,7 +280,7 @@ def test_an_applications_session_behind_a_pooler_leaks_nothing(
     pg = pg_pooled
     change = "; ".join([CHANGES["timeouts"], CHANGES["row_security"], CHANGES["search_path"]])
     pg.add(script("text", change, fails=fails))
-    with closing(psycopg2.connect(pooled_url)) as connection:
+    with closing(driver.connect(pooled_url)) as connection:
         before = states(pg, pooled_url)
         if fails:
             with pytest.raises(MigrationApplyError):
@@ -296,7 +297,7 @@ def test_what_would_wipe_an_applications_own_settings_is_refused(
 ) -> None:
     """On a connection that was handed in alone: no list of the server's shows placeholders."""
     pg.add({"001.sql": f"{NO_TRANSACTION}SELECT 1;\n{statement};"})
-    with closing(psycopg2.connect(pg.postgres.url)) as connection:
+    with closing(driver.connect(pg.postgres.url)) as connection:
         connection.cursor().execute("SET app.tenant = '7'")
         connection.commit()
         before = state_of(connection)

@@ -9,6 +9,7 @@ from io import StringIO
 import psycopg2
 import pytest
 
+from tests import driver
 from tests.postgres_project import PostgresProject
 from tests.wire import Wire, counting_proxy
 
@@ -44,7 +45,7 @@ def wire(pg: PostgresProject) -> Iterator[Wire]:
 @pytest.fixture
 def connecting(pg: PostgresProject, wire: Wire) -> int:
     """What one connection costs before its first query."""
-    psycopg2.connect(pg.runner().config.resolve_url(), client_encoding="utf8").close()
+    driver.connect(pg.runner().config.resolve_url(), client_encoding="utf8").close()
     [connection] = wire.connections
     wire.connections.clear()
     return connection.round_trips

@@ -32,6 +32,7 @@ def load_backend(name: str) -> type[MigrationBackend]:
     module_name, class_name = BUILT_IN[name]
     try:
         built_in: type[MigrationBackend] = getattr(importlib.import_module(module_name), class_name)
+        built_in.require_driver()
     except ImportError as error:
         raise BackendNotInstalledError(
             f"the driver of the backend {name!r} is not installed: {error}",
@@ -105,7 +106,7 @@ def backend_of_connection(connection: object) -> tuple[str, Any]:
     for _ in range(8):  # wrappers are few; a wrapper of itself must not hang flux
         for base in type(found).__mro__:
             driver = base.__module__.partition(".")[0]
-            if driver in _DRIVERS and base.__name__.lower() == "connection":
+            if driver in _DRIVERS and base.__name__.lower() in _CONNECTIONS:
                 return _DRIVERS[driver], found
         inside = (getattr(found, name, None) for name in _WRAPPED_IN)
         inner = next((it for it in inside if it is not None and not ismethod(it)), None)
@@ -115,9 +116,11 @@ def backend_of_connection(connection: object) -> tuple[str, Any]:
     raise InvalidBackendError(
         f"flux does not know this kind of connection: {type(connection).__module__}."
         f"{type(connection).__qualname__}",
-        hint="hand in a sqlite3 or psycopg2 connection, or the database's address",
+        hint="hand in a sqlite3, psycopg2 or psycopg connection, or the database's address",
     )
 
 
-_DRIVERS = {"sqlite3": "sqlite", "psycopg2": "postgres"}
+_DRIVERS = {"sqlite3": "sqlite", "psycopg2": "postgres", "psycopg": "postgres"}
+#: The names of their classes; the backend tells why it cannot use an asynchronous one.
+_CONNECTIONS = ("connection", "asyncconnection")
 _WRAPPED_IN = ("driver_connection", "dbapi_connection", "connection", "__wrapped__", "_connection")

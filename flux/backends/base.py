@@ -130,6 +130,14 @@ class MigrationBackend(Mechanics, ABC):
     # What a backend may do better ------------------------------------------------------------
 
     @classmethod
+    def require_driver(cls) -> None:
+        """Raises `ImportError` where what the backend needs is not installed.
+
+        For one whose module can be imported without it.
+        """
+        return
+
+    @classmethod
     def for_connection(cls, config: FluxConfig, connection: Any) -> MigrationBackend:
         """A backend over a connection that the caller opened and will close.
 

@@ -1,4 +1,4 @@
-"""PostgreSQL, by psycopg2: the connection, the lock and the history.
+"""PostgreSQL, by psycopg2 or psycopg 3: the connection, the lock and the history.
 
 `postgres_run` runs the scripts.
 """
@@ -8,18 +8,22 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import psycopg2
-from psycopg2 import errors, extensions
 
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
 from flux.backends.dbapi import unavailable
 from flux.backends.postgres_check import find_problems, find_wiping
-from flux.backends.postgres_errors import report
+from flux.backends.postgres_driver import IDLE, Driver, choose, driver_of, require_one
+from flux.backends.postgres_errors import (
+    INSUFFICIENT_PRIVILEGE,
+    LOCK_NOT_AVAILABLE,
+    UNDEFINED_TABLE,
+    report,
+    sqlstate,
+)
 from flux.backends.postgres_history import HistorySQL, applied
 from flux.backends.postgres_in_doubt import find_look, is_repeatable
 from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
@@ -35,7 +39,7 @@ from flux.backends.postgres_lock import (
 )
 from flux.backends.postgres_message import single
 from flux.backends.postgres_outcome import read_state_behind_fence
-from flux.backends.postgres_run import BEGIN, IDLE, ScriptRun, send
+from flux.backends.postgres_run import BEGIN, ScriptRun, send
 from flux.backends.postgres_session import Session
 from flux.backends.postgres_settings import (
     DEFAULT_LOCK_ID,
@@ -79,9 +83,9 @@ class PostgresBackend(MigrationBackend):
     directives: ClassVar[frozenset[str]] = frozenset(
         {"no_transaction", "on_change", "lock_timeout", "statement_timeout"}
     )
-    driver_error: type[Exception] = psycopg2.Error
     cancellable: ClassVar[bool] = True
     config_example: ClassVar[str] = f"""\
+# driver = "psycopg2"              # or "psycopg"; the first of the two that is installed
 # migrations_schema = "{DEFAULT_SCHEMA}"
 # migrations_table = "{DEFAULT_TABLE}"
 # migrations_lock_id = {DEFAULT_LOCK_ID}        # advisory lock; one number for each project
@@ -94,6 +98,7 @@ class PostgresBackend(MigrationBackend):
         self,
         dsn: str | None,
         *,
+        driver: Driver,
         schema: str = DEFAULT_SCHEMA,
         table: str = DEFAULT_TABLE,
         lock_id: int = DEFAULT_LOCK_ID,
@@ -107,6 +112,8 @@ class PostgresBackend(MigrationBackend):
 
         Times are in seconds; a timeout of 0 is none.
         """
+        self.driver = driver
+        self.driver_error = driver.error
         self.schema = schema
         self.table_name = table
         self.lock_wait = lock_wait
@@ -126,27 +133,34 @@ class PostgresBackend(MigrationBackend):
         self.held = Held()
 
     @classmethod
+    def require_driver(cls) -> None:
+        """Look whether psycopg2 or psycopg 3 is installed. Raises `ImportError`."""
+        require_one()
+
+    @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
         """For a libpq URI or keyword string."""
         dsn = address.libpq_address(connection_uri)
-        return cls(dsn, **read_settings(config))
+        settings = read_settings(config)
+        return cls(dsn, driver=choose(config.backend_config.get("driver")), **settings)
 
     @classmethod
     def for_connection(cls, config: FluxConfig, connection: Any) -> PostgresBackend:
-        """For an open psycopg2 connection, which is left as it was found.
+        """For an open connection of either driver, which is left as it was found.
 
-        Raises `ConnectionStateError` where it is closed, asynchronous or inside a transaction.
+        Raises `ConnectionStateError` where it is closed, asynchronous, in pipeline mode or inside
+        a transaction.
         """
+        driver = driver_of(connection)
         if connection.closed:
             raise ConnectionStateError("this connection is closed")
-        if connection.async_:
-            raise ConnectionStateError("this connection is asynchronous, and flux is not")
+        driver.check(connection)
         if connection.info.transaction_status != IDLE:
             raise ConnectionStateError(
                 "this connection is inside a transaction, which a migration would commit",
                 hint="commit or roll back before handing it to flux",
             )
-        return cls(None, connection=connection, **read_settings(config))
+        return cls(None, driver=driver, connection=connection, **read_settings(config))
 
     # The connection --------------------------------------------------------------------------
 
@@ -154,51 +168,41 @@ class PostgresBackend(MigrationBackend):
     def connection(self) -> Iterator[Any]:
         """The connection, in autocommit: flux writes its own BEGIN."""
         if self._handed_in is not None:
-            connection = self._handed_in
-            before = connection.autocommit
-            connection.autocommit = True
-            self.session = Session.borrowed(connection)
-            # Now, because a connection that was closed tells nothing of itself.
-            info = connection.info
-            self._parameters = {**info.dsn_parameters, "password": info.password}
-            try:
-                yield self._with_names(connection)
-            finally:
-                if not connection.closed:
-                    connection.autocommit = before
+            with self.driver.borrowing(self._handed_in):
+                self.dbapi = self._handed_in
+                self.session = Session.borrowed(self)
+                # Now, because a connection that was closed tells nothing of itself.
+                self._parameters = self.driver.parameters(self.dbapi)
+                self._name_tables()
+                yield self.dbapi
             return
-        connection = self._connect()
-        connection.autocommit = True
-        self.session = Session.own()
-        try:
-            yield self._with_names(connection)
-        finally:
-            connection.close()
+        with closing(self._connect()) as self.dbapi:
+            self.session = Session.own()
+            self._name_tables()
+            yield self.dbapi
 
-    def _with_names(self, connection: Any) -> Any:
+    def _name_tables(self) -> None:
         def quoted(table: str) -> str:
-            names = (extensions.quote_ident(name, connection) for name in (self.schema, table))
-            return ".".join(names)
+            return ".".join(map(self.identifier, (self.schema, table)))
 
         self.table = quoted(self.table_name)
         stem = self.table_name.encode()[: NAME_BYTES - len("_state")].decode(errors="ignore")
         self.state_table = quoted(stem + "_state")
         self.sql = HistorySQL(self.table, self.state_table, self.literal)
-        return connection
 
     def _connect(self, **options: Any) -> Any:
         if self._dsn is None:
-            return psycopg2.connect(**{**self._parameters, **options})
+            return self.driver.connect("", **{**self._parameters, **options})
         options = {"fallback_application_name": "flux", "client_encoding": "utf8", **options}
         if self.connect_wait and self.dbapi is None and not address.has_timeout(self._dsn):
             # So that the wait ends in time, and Ctrl-C ends it, also where nothing answers.
             options["connect_timeout"] = _TRY_FOR
         try:
-            return psycopg2.connect(self._dsn, **options)
-        except psycopg2.ProgrammingError:  # it does not parse
+            return self.driver.connect(self._dsn, **options)
+        except self.driver.address_error:  # it does not parse
             failure: FluxMigrationException = address.unreadable(self._dsn)
-        except psycopg2.Error as error:
-            message = address.without_secrets(str(error).strip(), self._dsn)
+        except self.driver.error as error:
+            message = address.without_secrets(self.driver.words(error), self._dsn)
             hint = None
             if re.search(r'database ".*" does not exist', message):
                 hint = "create it first: flux makes tables, not databases"
@@ -209,13 +213,15 @@ class PostgresBackend(MigrationBackend):
 
     def cursor(self) -> Any:
         """A plain cursor, whatever the connection's own factory gives."""
-        return self.dbapi.cursor(cursor_factory=extensions.cursor)
+        return self.driver.cursor(self.dbapi)
+
+    def identifier(self, name: str) -> str:
+        """A name as an SQL identifier, quoted by the driver."""
+        return self.driver.identifier(self.dbapi, name)
 
     def literal(self, text: str) -> str:
         """A text as an SQL literal, quoted by the driver."""
-        adapted = extensions.adapt(text)
-        adapted.prepare(self.dbapi)
-        return str(adapted.getquoted().decode(extensions.encodings[self.dbapi.encoding]))
+        return self.driver.literal(self.dbapi, text)
 
     # The lock --------------------------------------------------------------------------------
 
@@ -232,7 +238,7 @@ class PostgresBackend(MigrationBackend):
                 self.held = Held(can_mark=can_mark)
                 return True  # and the fence is waited for by each migration
             self._holder = connection
-            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+            with self.driver.cursor(connection) as cursor:
                 # Nothing else runs on this connection: an error here would free the lock.
                 cursor.execute(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
@@ -260,7 +266,7 @@ class PostgresBackend(MigrationBackend):
                     self.held = self.held._replace(runs_in=self.dbapi.info.backend_pid)
                 connect = partial(self.open_another, connect_timeout=2)  # seconds
                 self.watcher = SessionWatcher(
-                    self.report, connect, self.held.runs_in, self.lock.at_fence
+                    self.report, self.driver, connect, self.held.runs_in, self.lock.at_fence
                 )
             yield
         finally:
@@ -294,7 +300,7 @@ class PostgresBackend(MigrationBackend):
         if holder is not None:
             # The server notices later that a connection was closed; the next one, which may be
             # ours, must not wait for that.
-            with suppress(psycopg2.Error), holder.cursor() as cursor:
+            with suppress(self.driver.error), self.driver.cursor(holder) as cursor:
                 cursor.execute("ROLLBACK")
             holder.close()
 
@@ -320,11 +326,9 @@ class PostgresBackend(MigrationBackend):
     def open_another(self, **options: Any) -> Any:
         """A connection beside the first; None where the server or a pool allows no other."""
         try:
-            connection = self._connect(**options)
-        except (psycopg2.Error, DatabaseUnavailableError):
+            return self._connect(**options)
+        except (self.driver.error, DatabaseUnavailableError):
             return None
-        connection.autocommit = True
-        return connection
 
     # Transactions ----------------------------------------------------------------------------
 
@@ -351,7 +355,7 @@ class PostgresBackend(MigrationBackend):
 
     def cancel(self) -> None:
         """Ask the server to end the running statement. Called from another thread."""
-        with suppress(psycopg2.Error):  # it may have ended, or the server may be gone
+        with suppress(self.driver.error):  # it may have ended, or the server may be gone
             self.dbapi.cancel()
 
     def outcome_is_unknown(self) -> bool:
@@ -372,10 +376,14 @@ class PostgresBackend(MigrationBackend):
             try:
                 try:
                     rows = self.fetch(f"SET LOCAL lock_timeout = 1000;\n{self.sql.read}")
-                except errors.LockNotAvailable:
+                except self.driver.error as error:
+                    if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                        raise
                     self.announce("waiting for the history: another session has it locked")
                     rows = self.fetch(self.sql.read)
-            except errors.UndefinedTable:
+            except self.driver.error as error:
+                if sqlstate(error) != UNDEFINED_TABLE:
+                    raise
                 self._refuse_names_in_lower_case()
                 return DatabaseState()
             remembered = self.read_memory() if rows[0][3] else {}
@@ -412,7 +420,7 @@ class PostgresBackend(MigrationBackend):
         message += self.sql.remember(*UNFINISHED) if unfinished else ""
         try:
             self.run_sql(message + "COMMIT")
-        except psycopg2.Error:
+        except self.driver.error:
             # Step by step, to make the schema too, or to tell what cannot be made.
             self.roll_back()
             super().prepare(history=history, memory=memory, unfinished=unfinished)
@@ -424,7 +432,7 @@ class PostgresBackend(MigrationBackend):
 
     def initialize(self) -> None:
         """Create the history table, and its schema where there is none."""
-        schema = extensions.quote_ident(self.schema, self.dbapi)
+        schema = self.identifier(self.schema)
         # CREATE SCHEMA IF NOT EXISTS needs the right to create it even where it exists.
         has_schema = self.fetch(f"SELECT pg_catalog.to_regnamespace({self.literal(schema)})")
         if has_schema == [(None,)]:
@@ -446,8 +454,8 @@ class PostgresBackend(MigrationBackend):
         public = "since PostgreSQL 15 not every user may create tables in public: "
         return (
             (public if self.schema == "public" else "")
-            + f"GRANT CREATE ON SCHEMA {extensions.quote_ident(self.schema, self.dbapi)} TO the "
-            "user, or set migrations_schema in [backend] to a schema of its own"
+            + f"GRANT CREATE ON SCHEMA {self.identifier(self.schema)} TO the user, "
+            "or set migrations_schema in [backend] to a schema of its own"
         )
 
     @contextmanager
@@ -455,9 +463,9 @@ class PostgresBackend(MigrationBackend):
         """Tell which of flux's own things cannot be made; `hint` is for a lack of rights."""
         try:
             yield
-        except psycopg2.Error as error:
+        except self.driver.error as error:
             described = self.describe_error(error)
-            if isinstance(error, errors.InsufficientPrivilege):
+            if sqlstate(error) == INSUFFICIENT_PRIVILEGE:
                 described = described._replace(hint=hint)
             raise unavailable(error, described, f"cannot create {what}") from error
 
@@ -566,7 +574,7 @@ class PostgresBackend(MigrationBackend):
                 return None
             [(pid, is_idle), *_] = rows
             if is_idle:
-                with suppress(psycopg2.Error):  # another role's
+                with suppress(self.driver.error):  # another role's
                     self.fetch(f"SELECT pg_catalog.pg_terminate_backend({pid})")
             return f"pid {pid}"
 
@@ -590,7 +598,7 @@ class PostgresBackend(MigrationBackend):
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
-        return report(error)
+        return report(error, self.driver)
 
 
 def _is_row(row: Sequence[Any]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import psycopg2
-from psycopg2 import errors
+from typing import Any
 
 from flux.backends.postgres_check import NO_TRANSACTION_HINT
+from flux.backends.postgres_driver import Driver
 from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
 from flux.backends.postgres_message import Message, segment_at
 from flux.backends.signals import (
@@ -16,8 +16,13 @@ from flux.backends.signals import (
     TransactionEndedError,
 )
 
-#: What flux says, also where the server gives a hint, by SQLSTATE
-#: (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+#: SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+UNDEFINED_TABLE = "42P01"
+INSUFFICIENT_PRIVILEGE = "42501"
+LOCK_NOT_AVAILABLE = "55P03"
+_INVALID_TEXT_REPRESENTATION = "22P02"
+
+#: What flux says, also where the server gives a hint, by SQLSTATE.
 _HINTS = {
     "2D000": NO_TRANSACTION_HINT,  # invalid_transaction_termination
     "25001": NO_TRANSACTION_HINT,  # active_sql_transaction
@@ -41,24 +46,33 @@ class InvalidIndexError(Exception):
         self.path = path
 
 
-def report(error: BaseException) -> ErrorReport:
+def sqlstate(error: BaseException | None) -> str | None:
+    """The SQLSTATE of a driver's error; None where the server has given none."""
+    code: str | None = getattr(getattr(error, "diag", None), "sqlstate", None)
+    return code
+
+
+def report(error: BaseException, driver: Driver) -> ErrorReport:
     """The server's message, detail and hint; or a hint of flux's own."""
     if isinstance(error, InvalidIndexError):
         way_out = f"drop it, and apply again: DROP INDEX CONCURRENTLY {error.path}"
         return ErrorReport(str(error), None, way_out)
-    if not isinstance(error, psycopg2.Error):
+    if not isinstance(error, driver.error):
         return ErrorReport(str(error).strip() or type(error).__name__)
-    diag = error.diag
-    message = diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+    diag: Any = getattr(error, "diag", None)  # which every error of both drivers has
+    message = diag.message_primary or " ".join(driver.words(error).split()) or type(error).__name__
     detail = "; ".join(filter(None, [diag.message_detail, diag.context]))
-    hint = _HINTS.get(error.pgcode or "") or diag.message_hint
+    hint = _HINTS.get(diag.sqlstate or "") or diag.message_hint
     return ErrorReport(message, detail.replace("\n", "; ") or None, hint)
 
 
 def statement_error(
-    error: psycopg2.Error, message: Message, total: int, reached: int | None
+    error: Any, message: Message, total: int, reached: int | None
 ) -> StatementError:
-    """Which statement failed: by the server's position, else by the marker before it."""
+    """Which statement failed: by the server's position, else by the marker before it.
+
+    `error` is a driver's.
+    """
     position = error.diag.statement_position
     segment = segment_at(message, int(position)) if position else None
     if segment is not None and position is not None:
@@ -72,11 +86,11 @@ def statement_error(
     return StatementError(offset=None, exact=False, number=None, total=total)
 
 
-def meaning(error: psycopg2.Error | StatementError) -> Exception:
+def meaning(error: Exception) -> Exception:
     """What an error means to the runner, where it is one that flux raised on purpose."""
-    cause = error.__cause__ if isinstance(error, StatementError) else error
+    cause: Any = error.__cause__ if isinstance(error, StatementError) else error
     is_in_script = isinstance(error, StatementError) and error.number is not None
-    if is_in_script or not isinstance(cause, errors.InvalidTextRepresentation):
+    if is_in_script or sqlstate(cause) != _INVALID_TEXT_REPRESENTATION:
         return error
     text = cause.diag.message_primary or ""
     if HISTORY_CHANGED in text or LOCK_BUSY in text:

@@ -14,11 +14,10 @@ from contextlib import suppress
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
-import psycopg2
-
 from flux.backends.journaled import NOT_RUN, JournaledRun, Verdict
 from flux.backends.postgres_check import needs_no_transaction
-from flux.backends.postgres_errors import InvalidIndexError, meaning
+from flux.backends.postgres_driver import IDLE
+from flux.backends.postgres_errors import InvalidIndexError, meaning, sqlstate
 from flux.backends.postgres_in_doubt import Look, find_look
 from flux.backends.postgres_leftovers import leaves_something, sets_by_literals
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_LOST, fail_unless
@@ -26,7 +25,6 @@ from flux.backends.postgres_message import Message, compose, sets_transaction, s
 from flux.backends.postgres_run import (
     BEGIN,
     CHECK_CONSTRAINTS,
-    IDLE,
     call_function,
     coming_again,
     marking,
@@ -73,14 +71,14 @@ class PostgresJournaledRun(JournaledRun):
     def run(self) -> None:
         """Run what is not finished yet, and record the whole."""
         self._refuse_what_cannot_be_safe()
-        self.backend.session = self.backend.session.before(self.script, self.backend.dbapi)
+        self.backend.session = self.backend.session.before(self.script, self.backend)
         watcher = self.backend.watcher
         patience = (self.script.directives.lock_timeout or 0) / 2 or REPORT_AFTER
         with settled_session(self.backend), watcher.watching(self.script, patience=patience):
             watcher.expect(self.statements)
             try:
                 super().run()
-            except (psycopg2.Error, StatementError) as error:
+            except (self.backend.driver_error, StatementError) as error:
                 raise meaning(error) from error.__cause__
 
     def _refuse_what_cannot_be_safe(self) -> None:
@@ -159,8 +157,7 @@ class PostgresJournaledRun(JournaledRun):
         try:
             self._send(messages)
         except StatementError as error:
-            code = getattr(error.__cause__, "pgcode", None)
-            if code not in _ALONE_AFTER_ALL or unit.is_block:
+            if sqlstate(error.__cause__) not in _ALONE_AFTER_ALL or unit.is_block:
                 raise
             backend.roll_back()
             self._refuse_behind_pooler(unit)
@@ -190,11 +187,11 @@ class PostgresJournaledRun(JournaledRun):
             state: UnitState = "failed" if self.had_no_effect(unit, error) else "reached"
             with suppress(Exception):  # else the next run ends this session
                 backend.roll_back()
-                backend.session.settle(backend.dbapi)
+                backend.session.settle(backend)
                 self._note_end(entry, state)
             raise
         if backend.held.is_direct:
-            backend.session.settle(backend.dbapi)  # some settings would rule the next transaction
+            backend.session.settle(backend)  # some settings would rule the next transaction
         self.finish(unit)
 
     def repair(self, unit: Unit, verdict: Verdict) -> None:
@@ -205,7 +202,7 @@ class PostgresJournaledRun(JournaledRun):
         for sql in verdict.repair:
             self._send([self._in_place_of(unit, sql)] if unit.statements else [Message(sql, ())])
         if self.backend.held.is_direct:
-            self.backend.session.settle(self.backend.dbapi)
+            self.backend.session.settle(self.backend)
 
     def _enter(self, unit: Unit, note: str) -> None:
         """Write `note`, SQL about the journal, and make the settings that hold for a unit."""
@@ -332,7 +329,7 @@ class PostgresJournaledRun(JournaledRun):
     def _settle_borrowed(self, unit: Unit) -> None:
         """Take back what a unit's settings have changed on a connection that was handed in."""
         if unit.session and self.backend.session.settings is not None:
-            self.backend.session.settle(self.backend.dbapi)
+            self.backend.session.settle(self.backend)
 
     def _send(self, messages: Sequence[Message]) -> None:
         for message in messages:

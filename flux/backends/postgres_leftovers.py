@@ -9,11 +9,11 @@ has named is not touched.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from psycopg2 import extensions
-
+from flux.backends.dbapi import Mechanics
 from flux.migration import Script
 from flux.statements import Statement, tokens, words
 
@@ -153,47 +153,45 @@ class Found(NamedTuple):
     placeholders: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
-    def before(cls, connection: Any, leftovers: Leftovers) -> Found:
+    def before(cls, leftovers: Leftovers, backend: Mechanics) -> Found:
         """Look at a session. Read-only; asks only for what a script may leave behind."""
-        things = tuple(_things(connection, kind) for kind in leftovers.kinds)
-        return cls(leftovers, things, _values(connection, leftovers))
+        things = tuple(_things(backend, kind) for kind in leftovers.kinds)
+        return cls(leftovers, things, _values(backend, leftovers))
 
-    def restore_placeholders(self, connection: Any) -> None:
+    def restore_placeholders(self, backend: Mechanics) -> None:
         """Give placeholders the values they had; one that had none ends empty.
 
         PostgreSQL cannot unset them.
         """
-        now = dict(_values(connection, self.leftovers))
-        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-            for name, value in self.placeholders:
-                if now.get(name) != value and (value is not None or now.get(name)):
-                    cursor.execute(
-                        "SELECT pg_catalog.set_config(%s, %s, false)", (name, value or "")
-                    )
+        now = dict(_values(backend, self.leftovers))
+        for name, value in self.placeholders:
+            if now.get(name) != value and (value is not None or now.get(name)):
+                backend.run_sql(set_setting(name, value or "", backend.literal))
 
-    def take_back(self, connection: Any) -> None:
+    def take_back(self, backend: Mechanics) -> None:
         """Take back what has come since. Called outside of a transaction."""
         for kind, before in zip(self.leftovers.kinds, self.things, strict=True):
             # A lock that was taken several times is freed as often.
-            while new := _things(connection, kind) - before:
-                statements = sorted(new) if before else [kind.take_back_all]
-                with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-                    for statement in statements:
-                        cursor.execute(statement)
+            while new := _things(backend, kind) - before:
+                for statement in sorted(new) if before else [kind.take_back_all]:
+                    backend.run_sql(statement)
 
 
-def _things(connection: Any, kind: Kind) -> frozenset[str]:
-    with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-        cursor.execute(kind.listing)
-        return frozenset(statement for (statement,) in cursor.fetchall())
+def set_setting(name: str, value: str, literal: Callable[[str], str]) -> str:
+    """A query that sets something for the session. `literal` quotes a text."""
+    return f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
 
 
-def _values(connection: Any, leftovers: Leftovers) -> tuple[tuple[str, str | None], ...]:
+def _things(backend: Mechanics, kind: Kind) -> frozenset[str]:
+    return frozenset(statement for (statement,) in backend.fetch(kind.listing))
+
+
+def _values(backend: Mechanics, leftovers: Leftovers) -> tuple[tuple[str, str | None], ...]:
     if not leftovers.placeholders:
         return ()
-    with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-        cursor.execute(
-            "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(%s) name",
-            (list(leftovers.placeholders),),
-        )
-        return tuple(cursor.fetchall())
+    names = ", ".join(map(backend.literal, leftovers.placeholders))
+    rows = backend.fetch(
+        "SELECT name, pg_catalog.current_setting(name, true) "
+        f"FROM pg_catalog.unnest(ARRAY[{names}]::pg_catalog.text[]) name"
+    )
+    return tuple(rows)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flux.statements import Numbered, Statement, words
 
@@ -110,24 +110,18 @@ def segment_at(message: Message, position: int) -> Segment | None:
     return None
 
 
-class Notices:
-    """What a connection gives its notices to, in place of `kept`, its own list or the like.
+class Reached:
+    """How far a message got: `number` is that of the last statement that a marker told of."""
 
-    `reached` is the number of the last statement that a marker told of; the markers stop here.
-    """
+    def __init__(self, number: int | None) -> None:
+        self.number = number
 
-    def __init__(self, kept: Any, reached: int | None = None) -> None:
-        self.kept = kept
-        self.reached = reached
-
-    def append(self, notice: str) -> None:
-        """Take one notice, as the driver calls it."""
-        if marker := _MARKER.search(notice):
-            self.reached = int(marker[1])
-        else:
-            self.kept.append(notice)
-            if type(self.kept) is list:
-                del self.kept[:-50]  # as the driver keeps its own
+    def hear(self, notice: str) -> bool:
+        """Take a notice if it is a marker; whether it is one."""
+        found = _MARKER.search(notice)
+        if found:
+            self.number = int(found[1])
+        return found is not None
 
 
 def sets_transaction(one: Numbered) -> bool:

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
-
 from flux.exceptions import DatabaseUnavailableError
 from flux.plan import DatabaseState
 
@@ -38,14 +36,14 @@ def read_state_behind_fence(backend: PostgresBackend, ran_in: int | None) -> Dat
             return None
         try:
             if ran_in is not None:
-                with suppress(psycopg2.Error):  # it may be another role's by now
+                with suppress(backend.driver_error):  # it may be another role's by now
                     backend.run_sql(backend.lock.end_session(ran_in))
             backend.run_sql(
                 f"BEGIN; SET LOCAL lock_timeout = '{_FENCE_WITHIN}s';\n"
                 f"{backend.lock.take_fence}COMMIT"
             )
             return backend.read_state()
-        except (psycopg2.Error, DatabaseUnavailableError):
+        except (backend.driver_error, DatabaseUnavailableError):
             return None
 
 
@@ -57,7 +55,7 @@ def was_committed(backend: PostgresBackend, transaction: int) -> bool:
     with _connected_anew(backend) as connection:
         try:
             return connection is not None and backend.fetch(query) == [("committed",)]
-        except psycopg2.Error:
+        except backend.driver_error:
             return False
 
 

@@ -11,15 +11,11 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
-from psycopg2 import extensions
-
-from flux.backends.postgres_errors import meaning, statement_error
+from flux.backends.postgres_errors import meaning, sqlstate, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
-from flux.backends.postgres_message import Message, Notices, compose, marker
+from flux.backends.postgres_message import Message, Reached, compose, marker
 from flux.backends.postgres_outcome import was_committed
 from flux.backends.postgres_watch import name_for, set_name
 from flux.backends.signals import StatementError, TransactionEndedError
@@ -39,7 +35,6 @@ BEGIN = f"BEGIN {READ_COMMITTED};\n"
 _COME_AGAIN = ("55P03", "40P01")
 #: Deferred constraints are checked while a script's own settings and role are in force.
 CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
-IDLE = extensions.TRANSACTION_STATUS_IDLE
 
 
 class ScriptRun:
@@ -61,7 +56,7 @@ class ScriptRun:
 
     def _run_once(self) -> None:
         backend, script = self.backend, self.script
-        backend.session = backend.session.before(script, backend.dbapi)
+        backend.session = backend.session.before(script, backend)
         opening = backend.lock.take_fence + self.guard + self._timeouts()
         if backend.held.pid is None:
             opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
@@ -79,7 +74,7 @@ class ScriptRun:
                     self._run_function(script.function, opening, closing)
                 elif script.text is not None:
                     self._run_text(script.text, opening, closing)
-            except (psycopg2.Error, StatementError) as error:
+            except (backend.driver_error, StatementError) as error:
                 raise meaning(error) from error.__cause__
 
     def _timeouts(self) -> str:
@@ -120,7 +115,7 @@ class ScriptRun:
         for message in messages:
             send(backend, message, len(statements))
         if is_apart:
-            backend.session.settle(backend.dbapi)
+            backend.session.settle(backend)
             backend.run_sql(closing + "COMMIT")
 
     def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
@@ -139,7 +134,7 @@ class ScriptRun:
                 raise TransactionEndedError(error) from error
             raise
         # Of its settings, client_encoding rules the next message.
-        backend.session.settle(backend.dbapi)
+        backend.session.settle(backend)
         backend.run_sql(closing)
         backend.dbapi.commit()
 
@@ -175,9 +170,9 @@ def coming_again(
     for number in range(1, backend.lock_retries + 1):
         try:
             return attempt()
-        except (psycopg2.Error, StatementError) as error:
+        except (backend.driver_error, StatementError) as error:
             cause = error.__cause__ if isinstance(error, StatementError) else error
-            if backend.dbapi.closed or getattr(cause, "pgcode", None) not in _COME_AGAIN:
+            if backend.dbapi.closed or sqlstate(cause) not in _COME_AGAIN:
                 raise
             if not may_come_again():
                 raise
@@ -218,35 +213,22 @@ def settled_session(backend: PostgresBackend) -> Iterator[None]:
 def _settle(backend: PostgresBackend) -> None:
     """Take back what the script has changed; where that fails, the script is done all the same."""
     try:
-        backend.session.settle(backend.dbapi)
-    except psycopg2.Error as error:
+        backend.session.settle(backend)
+    except backend.driver_error as error:
         what = " ".join(str(error).split())
         backend.announce(f"the session could not be put back as it was found: {what}")
 
 
 def call_function(backend: PostgresBackend, function: Callable[[Any], object]) -> None:
     """Give a Python function the connection, in whatever transaction is open, or none."""
-    encoding = backend.dbapi.encoding
-    try:
+    with backend.driver.lending(backend.dbapi):
         function(backend.dbapi)
-    finally:
-        if not backend.dbapi.closed:
-            # Where it is another one, this ends the transaction, as setting it did before.
-            backend.dbapi.set_client_encoding(encoding)
 
 
 def send(backend: PostgresBackend, message: Message, total: int) -> None:
     """One round trip. Raises `StatementError`, which says which of `total` statements failed."""
-    dbapi = backend.dbapi
-    notices = dbapi.notices = Notices(dbapi.notices, message.reached)
-    cursor = backend.cursor()
+    reached = Reached(message.reached)
     try:
-        if message.rows is None:
-            cursor.execute(message.text)
-        else:
-            cursor.copy_expert(message.text, StringIO(message.rows))
-    except psycopg2.Error as error:
-        raise statement_error(error, message, total, notices.reached) from error
-    finally:
-        cursor.close()
-        dbapi.notices = notices.kept
+        backend.driver.send(backend.dbapi, message.text, message.rows, reached.hear)
+    except backend.driver_error as error:
+        raise statement_error(error, message, total, reached.number) from error

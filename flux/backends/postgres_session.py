@@ -7,13 +7,14 @@ handed in, everything returns to how it was handed in, settings the application 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg2
-from psycopg2 import extensions
-
-from flux.backends.postgres_leftovers import Found, Leftovers
+from flux.backends.postgres_driver import IDLE
+from flux.backends.postgres_leftovers import Found, Leftovers, set_setting
 from flux.migration import Script
+
+if TYPE_CHECKING:
+    from flux.backends.postgres import PostgresBackend
 
 _CHANGED = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
@@ -41,12 +42,12 @@ class Session(NamedTuple):
             return self.restore_always
         return self.found.leftovers.take_back_all + self.restore_always
 
-    def before(self, script: Script, connection: Any) -> Session:
+    def before(self, script: Script, backend: PostgresBackend) -> Session:
         """The session as it is before a script runs. Read-only."""
         leftovers = Leftovers.of(script)
         if self.settings is None:
             return self._replace(found=Found(leftovers))
-        return self._replace(found=Found.before(connection, leftovers))
+        return self._replace(found=Found.before(leftovers, backend))
 
     @classmethod
     def own(cls) -> Session:
@@ -56,34 +57,29 @@ class Session(NamedTuple):
         )
 
     @classmethod
-    def borrowed(cls, connection: Any) -> Session:
+    def borrowed(cls, backend: PostgresBackend) -> Session:
         """A session that was handed in. Read-only."""
-        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-            cursor.execute(
-                "SELECT pg_catalog.quote_ident(session_user), "
-                "CASE current_setting('role') WHEN 'none' THEN 'NONE' "
-                "ELSE pg_catalog.quote_ident(current_setting('role')) END"
-            )
-            user, role = cursor.fetchone()
-            cursor.execute(_CHANGED)
-            settings = dict(cursor.fetchall())
+        [(user, role)] = backend.fetch(
+            "SELECT pg_catalog.quote_ident(session_user), "
+            "CASE current_setting('role') WHEN 'none' THEN 'NONE' "
+            "ELSE pg_catalog.quote_ident(current_setting('role')) END"
+        )
+        settings = dict(backend.fetch(_CHANGED))
         return cls(f"SET SESSION AUTHORIZATION {user};\nSET ROLE {role};\n", settings)
 
-    def settle(self, connection: Any) -> None:
+    def settle(self, backend: PostgresBackend) -> None:
         """Undo what a migration has changed for the session, if it has not been undone yet."""
-        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-            if self.settings is None:
-                cursor.execute(self.restore)
-                return
-            cursor.execute(self.restore + _CHANGED)
-            now = dict(cursor.fetchall())
-            for name in sorted(now.keys() - self.settings.keys()):
-                cursor.execute(f"RESET {extensions.quote_ident(name, connection)}")
-            for name, setting in self.settings.items():
-                if now.get(name) != setting:
-                    cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, setting))
-        self.found.restore_placeholders(connection)
-        if connection.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE:
+        if self.settings is None:
+            backend.run_sql(self.restore)
+            return
+        now = dict(backend.fetch(self.restore + _CHANGED))
+        for name in sorted(now.keys() - self.settings.keys()):
+            backend.run_sql(f"RESET {backend.identifier(name)}")
+        for name, setting in self.settings.items():
+            if now.get(name) != setting:
+                backend.run_sql(set_setting(name, setting, backend.literal))
+        self.found.restore_placeholders(backend)
+        if backend.dbapi.info.transaction_status == IDLE:
             # The script is done: what another role has made and keeps does not make it fail.
-            with suppress(psycopg2.Error):
-                self.found.take_back(connection)
+            with suppress(backend.driver_error):
+                self.found.take_back(backend)

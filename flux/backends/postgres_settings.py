@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flux.backends.postgres_driver import EXTRAS
 from flux.config import FluxConfig, TypeOrTypes, check_keys
 from flux.exceptions import InvalidConfigurationError, Location
 
@@ -26,13 +27,22 @@ def read_settings(config: FluxConfig) -> dict[str, Any]:
     settings = config.backend_config
     check_keys(
         settings,
-        {"migrations_schema": str, "migrations_table": str, "migrations_lock_id": int, **_TIMES},
+        {
+            "driver": str,
+            "migrations_schema": str,
+            "migrations_table": str,
+            "migrations_lock_id": int,
+            **_TIMES,
+        },
         config.path,
     )
     schema = settings.get("migrations_schema", DEFAULT_SCHEMA)
     table = settings.get("migrations_table", DEFAULT_TABLE)
     lock_id = settings.get("migrations_lock_id", DEFAULT_LOCK_ID)
     wrong = None
+    if settings.get("driver", "psycopg2") not in EXTRAS:
+        names = " or ".join(f'"{name}"' for name in EXTRAS)
+        wrong = f"driver in [backend] must be {names}"
     for key, name in (("migrations_schema", schema), ("migrations_table", table)):
         if not 1 <= len(name.encode()) <= NAME_BYTES or "\0" in name:
             wrong = f"{key} in [backend] must be 1 to {NAME_BYTES} bytes of text, "

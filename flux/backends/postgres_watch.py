@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg2
-from psycopg2 import extensions
-
+from flux.backends.postgres_driver import Driver
 from flux.backends.watch import Sight, Watcher
 from flux.progress import Blocker, Progress
 
@@ -28,10 +26,10 @@ _QUERY_PREFIX = 200  # characters; the server keeps 1,024 bytes of a query, if n
 _NAME = re.compile(r"flux: (\d+) of \d+( done)?")
 
 _LOOK = """\
-SET LOCAL statement_timeout = %(timeout)s;
+SET LOCAL statement_timeout = {timeout};
 SELECT a.application_name, CASE WHEN a.state = 'active' THEN left(a.query, 1000) END,
     a.wait_event_type || ' ' || a.wait_event, p.phase,
-    CASE WHEN p.phase LIKE 'waiting%%' THEN 100 * p.lockers_done / nullif(p.lockers_total, 0)
+    CASE WHEN p.phase LIKE 'waiting%' THEN 100 * p.lockers_done / nullif(p.lockers_total, 0)
          WHEN p.blocks_total > 0 THEN 100 * p.blocks_done / p.blocks_total
          ELSE 100 * p.tuples_done / nullif(p.tuples_total, 0) END,
     b.pid, nullif(b.application_name, ''),
@@ -49,7 +47,7 @@ ORDER BY b.pid"""
 _POOLED_SESSION = """\
 (SELECT s.pid FROM pg_catalog.pg_stat_activity s,
     LATERAL (SELECT s.pid IN ({at_fence})) f (is_there)
-WHERE f.is_there OR s.state = 'active' AND starts_with(s.query, %(statement)s)
+WHERE f.is_there OR s.state = 'active' AND starts_with(s.query, {{statement}})
 ORDER BY f.is_there DESC, s.query_start DESC NULLS LAST LIMIT 1)"""
 
 
@@ -71,7 +69,8 @@ def set_name(name: str) -> str:
 class SessionWatcher(Watcher):
     """Watches the session that runs a script, by way of a connection that `connect` opens.
 
-    `connect` gives a connection in autocommit, or None where it cannot; it does not raise.
+    `connect` gives a connection of `driver`, in autocommit, or None where it cannot; it does not
+    raise.
 
     `pid` is that session's, or None behind a pooler. There it is the last one that came to the
     fence (an earlier one is a killed run's), or else the one that runs the statement; `at_fence`
@@ -81,14 +80,15 @@ class SessionWatcher(Watcher):
     def __init__(
         self,
         report: Callable[[Progress], None],
+        driver: Driver,
         connect: Callable[[], Any],
         pid: int | None,
         at_fence: str,
     ) -> None:
         super().__init__(report)
+        self._driver = driver
         self._connect = connect
-        session = str(pid) if pid is not None else _POOLED_SESSION.format(at_fence=at_fence)
-        self._query = _LOOK.format(session=session)
+        self._session = str(pid) if pid is not None else _POOLED_SESSION.format(at_fence=at_fence)
         #: The connection that is asked just now.
         self._asked: Any = None
 
@@ -113,12 +113,15 @@ class SessionWatcher(Watcher):
     def _look(self, connection: Any) -> Sight:
         self._asked = connection
         statement = self.statement
-        prefix = statement.text[:_QUERY_PREFIX] if statement else None
         try:
-            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-                cursor.execute(self._query, {"timeout": _LOOK_WITHIN, "statement": prefix})
+            prefix = "NULL"
+            if statement is not None:
+                prefix = self._driver.literal(connection, statement.text[:_QUERY_PREFIX])
+            session = self._session.format(statement=prefix)
+            with self._driver.cursor(connection) as cursor:
+                cursor.execute(_LOOK.format(timeout=_LOOK_WITHIN, session=session))
                 rows = cursor.fetchall()
-        except (psycopg2.Error, UnicodeError):
+        except (self._driver.error, UnicodeError):
             return Sight()  # the migration itself will tell, if it matters
         finally:
             self._asked = None

@@ -1,0 +1,154 @@
+"""The drivers for PostgreSQL: what the other rooms ask of one, and which one it is.
+
+Only `postgres_psycopg2` and `postgres_psycopg` import a driver, each its own, and only when it is
+chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from typing import Any, ClassVar, Final
+
+from flux.exceptions import BackendNotInstalledError
+
+#: The drivers as `driver` in `[backend]` names them, the preferred one first, and what of
+#: flux-migrations installs each.
+EXTRAS: Final = {"psycopg2": "postgres", "psycopg": "psycopg"}
+IDLE: Final = 0  # PQTRANS_IDLE of libpq, in both drivers: no transaction is open
+
+
+class Driver(ABC):
+    """What differs between the drivers. The connections are the drivers' own.
+
+    What their connections have in common is used as it is: `autocommit`, `closed`, `commit`,
+    `rollback`, `cancel`, `close`, `fileno`, and `info` with `transaction_status` and
+    `backend_pid`; and `diag` of an error.
+
+    `error` is the root of the driver's exceptions, `address_error` is for an address that does
+    not parse.
+    """
+
+    error: ClassVar[type[Exception]]
+    address_error: ClassVar[type[Exception]]
+
+    @abstractmethod
+    def connect(self, address: str, **options: Any) -> Any:
+        """A new connection in autocommit, by libpq's address and further parameters of libpq."""
+
+    @abstractmethod
+    def parameters(self, connection: Any) -> dict[str, Any]:
+        """The parameters of libpq for one more connection like this one, its password included."""
+
+    @abstractmethod
+    def check(self, connection: Any) -> None:
+        """Raises `ConnectionStateError` where flux cannot use a connection that was handed in."""
+
+    @abstractmethod
+    def read_only(self, connection: Any) -> bool | None:
+        """What the transactions are to be that the driver begins; None where it says nothing."""
+
+    @abstractmethod
+    def cursor(self, connection: Any) -> Any:
+        """A cursor that gives plain tuples, of a message's last result.
+
+        Whatever factories the connection has; and what it executes is never prepared.
+        """
+
+    @abstractmethod
+    def identifier(self, connection: Any, name: str) -> str:
+        """A name as an SQL identifier, in quotes."""
+
+    @abstractmethod
+    def literal(self, connection: Any, text: str) -> str:
+        """A text as an SQL literal."""
+
+    @abstractmethod
+    def send(
+        self, connection: Any, text: str, rows: str | None, hear: Callable[[str], bool]
+    ) -> None:
+        """Execute one message, in one round trip; `rows` follow a COPY that ends it.
+
+        `hear` is called with each notice as it comes. What it returns False for goes to where the
+        connection's notices go.
+        """
+
+    @abstractmethod
+    def lending(self, connection: Any) -> AbstractContextManager[None]:
+        """Have a migration's own code use a connection; the driver's part in it is then as it was.
+
+        For SQL the session's settings are restored; this is for what the driver itself keeps.
+        """
+
+    @abstractmethod
+    def words(self, error: BaseException) -> str:
+        """What an error says that has nothing from the server in it: libpq's own words."""
+
+    @contextmanager
+    def borrowing(self, connection: Any) -> Iterator[None]:
+        """Have a connection that was handed in in autocommit, and then as it was."""
+        before = connection.autocommit
+        connection.autocommit = True
+        try:
+            with self._keeping_read_only(connection):
+                yield
+        finally:
+            if not connection.closed:
+                connection.autocommit = before
+
+    @contextmanager
+    def _keeping_read_only(self, connection: Any) -> Iterator[None]:
+        """Have `read_only` hold for flux's transactions, too: a driver says it in its own BEGIN."""
+        value = self.read_only(connection)
+        if value is None:
+            yield
+            return
+        name = "default_transaction_read_only"
+        with self.cursor(connection) as cursor:
+            cursor.execute(
+                "SELECT CASE source WHEN 'session' THEN setting ELSE 'DEFAULT' END "
+                f"FROM pg_catalog.pg_settings WHERE name = '{name}'"
+            )
+            [(before,)] = cursor.fetchall()
+            cursor.execute(f"SET {name} = {value}")
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                with self.cursor(connection) as cursor:
+                    cursor.execute(f"SET {name} = {before}")
+
+
+def require_one() -> None:
+    """Look whether a driver is installed; imports none. Raises `ImportError`."""
+    if not _installed():
+        raise ImportError(f"No module named {' or '.join(map(repr, EXTRAS))}")
+
+
+def choose(name: str | None) -> Driver:
+    """The driver of that name, or the first of those that are installed.
+
+    Raises `BackendNotInstalledError`.
+    """
+    name = name or next(iter([*_installed(), *EXTRAS]))
+    try:
+        driver: Driver = importlib.import_module(f"flux.backends.postgres_{name}").DRIVER
+    except ImportError as error:
+        raise BackendNotInstalledError(
+            f"the driver {name} cannot be imported: {error}",
+            hint=f'pip install "flux-migrations[{EXTRAS[name]}]"',
+        ) from error
+    return driver
+
+
+def driver_of(connection: Any) -> Driver:
+    """The driver that a connection is of."""
+    modules = [base.__module__.partition(".")[0] for base in type(connection).__mro__]
+    return choose(next(name for name in EXTRAS if name in modules))
+
+
+def _installed() -> list[str]:
+    return [name for name in EXTRAS if find_spec(name) is not None]

@@ -1,0 +1,105 @@
+"""PostgreSQL by psycopg2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any, ClassVar, Final
+
+import psycopg2
+from psycopg2 import extensions
+
+from flux.backends.postgres_driver import Driver
+from flux.exceptions import ConnectionStateError
+
+
+class Psycopg2(Driver):
+    """See `Driver`."""
+
+    error: ClassVar[type[Exception]] = psycopg2.Error
+    address_error: ClassVar[type[Exception]] = psycopg2.ProgrammingError
+
+    def connect(self, address: str, **options: Any) -> Any:
+        """A new connection in autocommit, by libpq's address and further parameters of libpq."""
+        connection = psycopg2.connect(address, **options)
+        connection.autocommit = True
+        return connection
+
+    def parameters(self, connection: Any) -> dict[str, Any]:
+        """The parameters of libpq for one more connection like this one, its password included."""
+        info = connection.info
+        return {**info.dsn_parameters, "password": info.password}
+
+    def check(self, connection: Any) -> None:
+        """Raises `ConnectionStateError` where flux cannot use a connection that was handed in."""
+        if connection.async_:
+            raise ConnectionStateError("this connection is asynchronous, and flux is not")
+
+    def read_only(self, connection: Any) -> bool | None:
+        """What the transactions are to be that the driver begins; None where it says nothing."""
+        value: bool | None = connection.readonly
+        return value
+
+    def cursor(self, connection: Any) -> Any:
+        """A cursor that gives plain tuples, of a message's last result."""
+        return connection.cursor(cursor_factory=extensions.cursor)
+
+    def identifier(self, connection: Any, name: str) -> str:
+        """A name as an SQL identifier, in quotes."""
+        return extensions.quote_ident(name, connection)
+
+    def literal(self, connection: Any, text: str) -> str:
+        """A text as an SQL literal."""
+        adapted = extensions.adapt(text)
+        adapted.prepare(connection)
+        return str(adapted.getquoted().decode(extensions.encodings[connection.encoding]))
+
+    def send(
+        self, connection: Any, text: str, rows: str | None, hear: Callable[[str], bool]
+    ) -> None:
+        """Execute one message, in one round trip; `rows` follow a COPY that ends it."""
+        kept = connection.notices
+        connection.notices = _Notices(kept, hear)
+        try:
+            with self.cursor(connection) as cursor:
+                if rows is None:
+                    cursor.execute(text)
+                else:
+                    cursor.copy_expert(text, StringIO(rows))
+        finally:
+            connection.notices = kept
+
+    @contextmanager
+    def lending(self, connection: Any) -> Iterator[None]:
+        """Have a migration's own code use a connection, and keep the driver's encoding."""
+        encoding = connection.encoding
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                # Where it is another one, this ends the transaction, as setting it did before.
+                connection.set_client_encoding(encoding)
+
+    def words(self, error: BaseException) -> str:
+        """What an error says that has nothing from the server in it: libpq's own words."""
+        return str(error).strip()
+
+
+class _Notices:
+    """What a connection gives its notices to, in place of `kept`, its own list or the like."""
+
+    def __init__(self, kept: Any, hear: Callable[[str], bool]) -> None:
+        self._kept = kept
+        self._hear = hear
+
+    def append(self, notice: str) -> None:
+        """Take one notice, as the driver calls it."""
+        if self._hear(notice):
+            return
+        self._kept.append(notice)
+        if type(self._kept) is list:
+            del self._kept[:-50]  # as the driver keeps its own
+
+
+DRIVER: Final = Psycopg2()
