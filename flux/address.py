@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from flux.exceptions import InvalidConfigurationError
 
+# Only what every address is asked is compiled at once: flux starts in little more time than Python.
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
 _BACKEND_OF_SCHEME: Final = {
     "postgres": "postgres",
@@ -34,7 +35,7 @@ FORMS: Final = {
 _HOST: Final = r"(?:\[[^\]\s/?#@]*\]|[^\s/?#@:,\[\]]*)(?::\d*)?"
 _HOSTS: Final = rf"{_HOST}(?:,{_HOST})*"
 _PARAMETER: Final = r"[^\s=&]+=[^\s=&]*"
-_URL: Final = re.compile(
+_URL: Final = (
     r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)"
     r"(?:(?P<user>[^\s/?#@:]*)(?::(?P<password>[^\s/?#@]*))?@)?"
     rf"(?P<hosts>{_HOSTS})"
@@ -43,12 +44,10 @@ _URL: Final = re.compile(
 )
 #: Any word, so that a mistyped or a new keyword does not make the name of a SQLite file.
 _KEYWORD_STRING: Final = re.compile(r"\s*\w+\s*=")
-_PAIR: Final = re.compile(
-    r"(?s)\s*(?P<name>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?!')(?:\\.|[^\s\\])*)"
-)
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
-_BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
-_FORGOTTEN_SCHEME: Final = re.compile(r"(?s)(?![A-Za-z]:[\\/])[^/\\]*:.*@")
+_PAIR: Final = r"(?s)\s*(?P<name>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?!')(?:\\.|[^\s\\])*)"
+_UNPRINTABLE: Final = r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]"
+_BAD_PERCENT: Final = r"%(?![0-9A-Fa-f]{2})|%00"
+_FORGOTTEN_SCHEME: Final = r"(?s)(?![A-Za-z]:[\\/])[^/\\]*:.*@"
 
 #: Parameters that may be shown, and those that may not; of any other not even its name, which may
 #: be a piece of a password.
@@ -63,17 +62,14 @@ _SHOWN: Final = frozenset(
     load_balance_hosts ssl mode cache immutable charset
     """.split()  # noqa: SIM905 - words are easier to read than quotes
 )
-_HIDDEN: Final = re.compile(r"(?i)options|[\w-]*(?:password|passwd|pwd|secret|token|client_key)")
-_SECRET_KEYWORD: Final = re.compile(
+_HIDDEN: Final = r"(?i)options|[\w-]*(?:password|passwd|pwd|secret|token|client_key)"
+_HIDDEN_PAIR: Final = (
     r"(?is)([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
     r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)"
 )
 #: Parameters that are paths.
 _FILES: Final = frozenset(
-    (
-        *("passfile", "servicefile", "sslcert", "sslkey"),
-        *("sslrootcert", "sslcrl", "sslcrldir", "sslkeylogfile"),
-    )
+    "passfile servicefile sslcert sslkey sslrootcert sslcrl sslcrldir sslkeylogfile".split()  # noqa: SIM905 - as above
 )
 #: A shorter secret is masked only where it stands alone: within other words it tells nothing.
 _LONG: Final = 4
@@ -203,7 +199,7 @@ def redact(address: str) -> str:
     name = scheme(address)
     if name is None or _BACKEND_OF_SCHEME.get(name) == "sqlite":
         return _redact_path(address)
-    match = _URL.fullmatch(address)
+    match = re.fullmatch(_URL, address)
     if match is None or not _ports_are_right(match["hosts"]):
         return f"{address.partition('://')[0]}://***"
     user = match["user"] or ""
@@ -220,7 +216,7 @@ def without_secrets(message: str, address: str) -> str:
         if len(secret) < _LONG:
             pattern = rf"(?<!\w){pattern}(?!\w)"
         message = re.sub(pattern, "***", message)
-    return _SECRET_KEYWORD.sub(r"\1\2***", message)
+    return re.sub(_HIDDEN_PAIR, r"\1\2***", message)
 
 
 # Reading ------------------------------------------------------------------------------------
@@ -228,7 +224,7 @@ def without_secrets(message: str, address: str) -> str:
 
 def _check(address: str) -> None:
     """Refuse what a driver would misread, quoting pieces of a secret in its error."""
-    if _UNPRINTABLE.search(address):
+    if re.search(_UNPRINTABLE, address):
         raise _cannot_be_read(
             "it holds a control character or bytes that are not UTF-8",
             "in a URL write them percent-encoded, a line break as %0A for instance",
@@ -241,11 +237,11 @@ def _check(address: str) -> None:
                 "password='two words'; in quotes, write ' as \\' and \\ as \\\\",
             )
         return
-    if _BAD_PERCENT.search(address):
+    if re.search(_BAD_PERCENT, address):
         raise _cannot_be_read(
             "a % is not followed by the two digits of a character", "write % itself as %25"
         )
-    match = _URL.fullmatch(address)
+    match = re.fullmatch(_URL, address)
     if match is None:
         raise _misread(address)
     if not _ports_are_right(match["hosts"]):
@@ -293,7 +289,7 @@ def _ports_are_right(hosts: str) -> bool:
 
 
 def _checked_path(path: str) -> str:
-    if _FORGOTTEN_SCHEME.match(path):
+    if re.match(_FORGOTTEN_SCHEME, path):
         raise InvalidConfigurationError(
             "the address reads like one with a user and a password, which SQLite has not",
             hint=f"{FORMS['postgres']}, for instance; a file of that name is ./NAME",
@@ -314,10 +310,11 @@ def _is_keyword_string(address: str) -> bool:
 def _pairs(address: str) -> list[re.Match[str]] | None:
     """The `name=value` pairs of a keyword string, as libpq reads them; None for no such string."""
     found = []
+    pair = re.compile(_PAIR)
     at = 0
     text = address.rstrip()
     while at < len(text):
-        match = _PAIR.match(text, at)
+        match = pair.match(text, at)
         if match is None:
             return None
         found.append(match)
@@ -383,7 +380,7 @@ def _shown(parameter: _Parameter) -> str:
     # With one of these, it is an address within the address, or what is not encoded.
     if parameter.name in _SHOWN and not re.search("=|://|%3A%2F%2F", parameter.written):
         return f"{parameter.name}={parameter.written}"
-    return f"{parameter.name}=***" if _HIDDEN.fullmatch(parameter.name) else "***"
+    return f"{parameter.name}=***" if re.fullmatch(_HIDDEN, parameter.name) else "***"
 
 
 def _redact_path(address: str) -> str:
@@ -399,7 +396,7 @@ def _secrets(address: str) -> set[str]:
     """What must not be seen of an address, as it is written and as it is meant."""
     if redact(address) == address:
         return set()
-    match = _URL.fullmatch(address)
+    match = re.fullmatch(_URL, address)
     if match is None and not (_is_keyword_string(address) and _pairs(address)):
         # Of what does not parse, any piece.
         return set(re.split(r"[\s/?#@:&='\"]+", address.partition("://")[2] or address)) - {""}
@@ -411,7 +408,7 @@ def _secrets(address: str) -> set[str]:
             shown |= texts
         else:
             # The server quotes single settings of `options`.
-            inner = (setting[3] for setting in _SECRET_KEYWORD.finditer(one.value))
+            inner = (setting[3] for setting in re.finditer(_HIDDEN_PAIR, one.value))
             found |= texts.union(inner)
     if match is not None:
         password = match["password"] or ""
