@@ -14,7 +14,7 @@ COPY flux flux
 # A pip.conf for another index: docker build --secret id=pip.conf,src=pip.conf .
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/pip/bin/pip --python /opt/flux/bin/python install --no-cache-dir --disable-pip-version-check \
-    --root-user-action ignore ".[postgres]" "psycopg[binary]>=3.2,<4"
+    --root-user-action ignore ".[postgres,psycopg]"
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="flux" \
