@@ -1,25 +1,21 @@
-"""Database addresses: which backend they mean, and how they may be shown.
+"""Database addresses: which backend they mean, whether they can be read, how they may be shown.
 
 An address holds a password as often as not. It is shown only as `redact` gives it, and a
-driver's message about it only as `without_secrets` gives it.
+driver's message about it only as `without_secrets` gives it. What does not parse is refused
+here, before a driver sees it, because drivers quote pieces of what they cannot read.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from flux.exceptions import InvalidConfigurationError
 
+# Only what every address is asked is compiled at once: flux starts in little more time than Python.
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
-_NAME_AND_EQUALS: Final = r"([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
-#: A parameter of a URL, and one of libpq's keyword strings, in which `&` is a letter.
-_SECRET_IN_URL: Final = rf"(?i){_NAME_AND_EQUALS}([^&]*)"
-_SECRET_KEYWORD: Final = rf"(?is){_NAME_AND_EQUALS}('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)"
-_KEYWORD_STRING: Final = re.compile(
-    r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|connect_timeout)\s*="
-)
 _BACKEND_OF_SCHEME: Final = {
     "postgres": "postgres",
     "postgresql": "postgres",
@@ -27,6 +23,64 @@ _BACKEND_OF_SCHEME: Final = {
     "sqlite3": "sqlite",
     "file": "sqlite",
 }
+
+#: How addresses read, by the backend that they are for.
+FORMS: Final = {
+    "sqlite": "a path, or sqlite:///relative/path, or sqlite:////absolute/path",
+    "postgres": "postgresql://user:password@host:port/database",
+}
+
+# The grammar of libpq's URIs (https://www.postgresql.org/docs/current/libpq-connect.html), but for
+# what a reader could take in two ways: no `@` in a path, and no white space.
+_HOST: Final = r"(?:\[[^\]\s/?#@]*\]|[^\s/?#@:,\[\]]*)(?::\d*)?"
+_HOSTS: Final = rf"{_HOST}(?:,{_HOST})*"
+_PARAMETER: Final = r"[^\s=&]+=[^\s=&]*"
+_URL: Final = (
+    r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)"
+    r"(?:(?P<user>[^\s/?#@:]*)(?::(?P<password>[^\s/?#@]*))?@)?"
+    rf"(?P<hosts>{_HOSTS})"
+    r"(?P<path>(?:/[^\s?@]*)?)"
+    rf"(?:\?(?P<query>(?:{_PARAMETER}(?:&{_PARAMETER})*)?))?"
+)
+#: Any word, so that a mistyped or a new keyword does not make the name of a SQLite file.
+_KEYWORD_STRING: Final = re.compile(r"\s*\w+\s*=")
+_PAIR: Final = r"(?s)\s*(?P<name>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?!')(?:\\.|[^\s\\])*)"
+_UNPRINTABLE: Final = r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]"
+_BAD_PERCENT: Final = r"%(?![0-9A-Fa-f]{2})|%00"
+_FORGOTTEN_SCHEME: Final = r"(?s)(?![A-Za-z]:[\\/])[^/\\]*:.*@"
+
+#: Parameters that may be shown, and those that may not; of any other not even its name, which may
+#: be a piece of a password.
+_SHOWN: Final = frozenset(
+    """
+    host hostaddr port dbname user service servicefile passfile connect_timeout client_encoding
+    application_name fallback_application_name keepalives keepalives_idle keepalives_interval
+    keepalives_count tcp_user_timeout sslmode sslnegotiation sslcert sslkey sslrootcert sslcrl
+    sslcrldir sslsni sslcompression sslcertmode sslkeylogfile requirepeer requiressl require_auth
+    ssl_min_protocol_version ssl_max_protocol_version min_protocol_version max_protocol_version
+    channel_binding gssencmode gsslib gssdelegation krbsrvname replication target_session_attrs
+    load_balance_hosts ssl mode cache immutable charset
+    """.split()  # noqa: SIM905 - words are easier to read than quotes
+)
+_HIDDEN: Final = r"(?i)options|[\w-]*(?:password|passwd|pwd|secret|token|client_key)"
+_HIDDEN_PAIR: Final = (
+    r"(?is)([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
+    r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)"
+)
+#: Parameters that are paths.
+_FILES: Final = frozenset(
+    "passfile servicefile sslcert sslkey sslrootcert sslcrl sslcrldir sslkeylogfile".split()  # noqa: SIM905 - as above
+)
+#: A shorter secret is masked only where it stands alone: within other words it tells nothing.
+_LONG: Final = 4
+
+
+class _Parameter(NamedTuple):
+    """One parameter of an address: its name, its value as written, and as it is meant."""
+
+    name: str
+    written: str
+    value: str
 
 
 def scheme(address: str) -> str | None:
@@ -55,7 +109,7 @@ def sqlite_path(address: str) -> str:
     if name not in ("sqlite", "sqlite3"):
         raise InvalidConfigurationError(
             f"{redact(address)} is not the address of a SQLite database",
-            hint="a path, or sqlite:///relative/path, or sqlite:////absolute/path",
+            hint=FORMS["sqlite"],
         )
     rest = address.partition("://")[2]
     if rest in (":memory:", "/:memory:", ""):
@@ -63,7 +117,7 @@ def sqlite_path(address: str) -> str:
     if not rest.startswith("/"):
         raise InvalidConfigurationError(
             f"{redact(address)} names a host, and SQLite has none",
-            hint=f"a relative path takes three slashes: sqlite:///{redact(rest)}",
+            hint=f"a relative path takes three slashes: sqlite:///{_redact_path(rest)}",
         )
     path = rest[1:]
     if "?" in path:
@@ -77,71 +131,174 @@ def sqlite_path(address: str) -> str:
     return _checked_path(path)
 
 
+def libpq_address(address: str) -> str:
+    """An address of PostgreSQL as libpq takes it: without SQLAlchemy's driver in its scheme.
+
+    Raises `InvalidConfigurationError`, which quotes no secret, for one of another kind and for
+    one that libpq would misread.
+    """
+    if backend_of(address) != "postgres":
+        raise InvalidConfigurationError(
+            f"{redact(address)} is not the address of a PostgreSQL database",
+            hint=FORMS["postgres"],
+        )
+    _check(address)
+    name = scheme(address)
+    return address if name is None else f"{name}://{address.partition('://')[2]}"
+
+
+def has_timeout(address: str) -> bool:
+    """Whether an address says how long to try to connect."""
+    return any(one.name == "connect_timeout" for one in _parameters(address))
+
+
+def unreadable(address: str) -> InvalidConfigurationError:
+    """The error for an address that a driver does not take: most often a parameter's name.
+
+    It quotes nothing of what the driver says, nor of the address.
+    """
+    from difflib import get_close_matches
+
+    known = sorted(_SHOWN | {"password", "options", "sslpassword"})
+    for number, one in enumerate(_parameters(address), 1):
+        if one.name in known:
+            continue
+        # Only the name that is meant: the one that is given may be a piece of a password.
+        near = get_close_matches(one.name.lower(), known, n=1)
+        return _cannot_be_read(
+            f"libpq does not know parameter {number} of it",
+            f"is it {near[0]}?"
+            if near
+            else "in a value, write & as %26; a value that holds a "
+            "space, in KEY=VALUE KEY=VALUE, stands in quotes",
+        )
+    return _cannot_be_read("libpq does not take it", f"an address reads {FORMS['postgres']}")
+
+
 def relative_to(address: str, directory: str) -> str:
-    """The address of a SQLite file with its relative path counted from `directory`."""
-    if backend_of(address) != "sqlite":
+    """The address with its relative paths counted from `directory`.
+
+    They are SQLite's file, and those of certificates, keys and password files.
+    """
+    if backend_of(address) == "postgres":
+        return _with_files_in(address, directory)
+    if backend_of(address) != "sqlite" or (path := sqlite_path(address)) == ":memory:":
         return address
-    path = sqlite_path(address)
-    if path == ":memory:":
-        return address
-    return os.path.join(directory, path) if directory != os.curdir else path
+    return _join(directory, path)
 
 
 def redact(address: str) -> str:
-    """The address as it may be shown: without its password, and with all else readable.
+    """The address as it may be shown: without its secrets, and with all else readable.
 
-    Where an address does not parse, more is left out rather than less.
+    Of one that does not parse no more than the scheme is left.
     """
-    start, rest = _after_scheme(address)
-    userinfo, at, host = rest.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    if at and colon:
-        rest = f"{user}:***@{host}"
-    return _secret_parameter(address).sub(r"\1\2***", start + rest)
+    if _is_keyword_string(address):
+        if _pairs(address) is None:
+            return "***"
+        return _redact_parameters(address, " ")
+    name = scheme(address)
+    if name is None or _BACKEND_OF_SCHEME.get(name) == "sqlite":
+        return _redact_path(address)
+    match = re.fullmatch(_URL, address)
+    if match is None or not _ports_are_right(match["hosts"]):
+        return f"{address.partition('://')[0]}://***"
+    user = match["user"] or ""
+    userinfo = f"{user}:***@" if match["password"] is not None else f"{user}@" if user else ""
+    query = match["query"]
+    shown = "" if query is None else "?" + _redact_parameters(address, "&")
+    return match["start"] + userinfo + match["hosts"] + match["path"] + shown
 
 
 def without_secrets(message: str, address: str) -> str:
-    """A driver's message with every trace of the address's password replaced by `***`."""
+    """A driver's message with every trace of the address's secrets replaced by `***`."""
     for secret in sorted(_secrets(address), key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return re.sub(_SECRET_KEYWORD, r"\1\2***", message)
+        pattern = re.escape(secret)
+        if len(secret) < _LONG:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        message = re.sub(pattern, "***", message)
+    return re.sub(_HIDDEN_PAIR, r"\1\2***", message)
 
 
-def check_url(address: str) -> None:
-    """Refuse a URL that a driver would misread, quoting pieces of the password in its error.
+# Reading ------------------------------------------------------------------------------------
 
-    Raises `InvalidConfigurationError`, which quotes nothing of the address.
-    """
-    match = _SCHEME.match(address)
-    if match is None:
+
+def _check(address: str) -> None:
+    """Refuse what a driver would misread, quoting pieces of a secret in its error."""
+    if re.search(_UNPRINTABLE, address):
+        raise _cannot_be_read(
+            "it holds a control character or bytes that are not UTF-8",
+            "in a URL write them percent-encoded, a line break as %0A for instance",
+        )
+    if _is_keyword_string(address):
+        if _pairs(address) is None:
+            raise _cannot_be_read(
+                "it is no list of KEY=VALUE",
+                "with quotes around a value that holds a space: host=localhost dbname=app "
+                "password='two words'; in quotes, write ' as \\' and \\ as \\\\",
+            )
         return
-    rest = address[match.end() + 2 :]
-    userinfo, at, host = rest.rpartition("@")
-    if at and re.search(r"[/?#@\s]", userinfo):
-        # An `@` in the parameters only is no user name: `…/db?application_name=a@b`.
-        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-        if "@" in authority or "=" not in userinfo.partition("?")[2]:
-            raise InvalidConfigurationError(
-                "the database's address cannot be read: its user name or password holds a "
-                "character that must be percent-encoded",
-                hint="write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and a space as %20",
+    if re.search(_BAD_PERCENT, address):
+        raise _cannot_be_read(
+            "a % is not followed by the two digits of a character", "write % itself as %25"
+        )
+    match = re.fullmatch(_URL, address)
+    if match is None:
+        raise _misread(address)
+    if not _ports_are_right(match["hosts"]):
+        raise _no_port()
+
+
+def _misread(address: str) -> InvalidConfigurationError:
+    """What is wrong with a URL that is not of the grammar, as far as can be told."""
+    rest = address.partition("://")[2]
+    before, at, _ = rest.rpartition("@")
+    if at and "=" not in before.partition("?")[2] and re.search(r"[/?#@\s]", before):
+        return _not_encoded()
+    authority, *_ = re.split(r"[/?#]", rest, maxsplit=1)
+    if re.fullmatch(r"[^@\s]*@?[^@\s]*", authority):
+        if not re.fullmatch(_HOSTS, authority.rpartition("@")[2]):
+            return _no_port()
+        if "?" in rest:
+            return _cannot_be_read(
+                "its parameters are not NAME=VALUE&NAME=VALUE",
+                "in a value write = as %3D, & as %26 and a space as %20",
             )
-        host = rest
-    for part in re.split(r"[/?#]", host, maxsplit=1)[0].split(","):
-        _, colon, port = part.rpartition("]")[2].rpartition(":")
-        if colon and port and not port.isdigit():
-            raise InvalidConfigurationError(
-                "the database's address cannot be read: the port is not a number",
-                hint="an address reads postgresql://user:password@host:port/database",
-            )
+    return _not_encoded()
+
+
+def _cannot_be_read(problem: str, hint: str) -> InvalidConfigurationError:
+    return InvalidConfigurationError(f"the database's address cannot be read: {problem}", hint=hint)
+
+
+def _not_encoded() -> InvalidConfigurationError:
+    return _cannot_be_read(
+        "its user name or password holds a character that must be percent-encoded",
+        "write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and a space as %20",
+    )
+
+
+def _no_port() -> InvalidConfigurationError:
+    return _cannot_be_read(
+        "the port is not a number from 1 to 65535", f"an address reads {FORMS['postgres']}"
+    )
+
+
+def _ports_are_right(hosts: str) -> bool:
+    ports = re.findall(r":(\d+)(?=,|$)", hosts)
+    return all(0 < int(port) < 2**16 for port in ports)
 
 
 def _checked_path(path: str) -> str:
+    if re.match(_FORGOTTEN_SCHEME, path):
+        raise InvalidConfigurationError(
+            "the address reads like one with a user and a password, which SQLite has not",
+            hint=f"{FORMS['postgres']}, for instance; a file of that name is ./NAME",
+        )
     # Of an empty path, SQLite makes a database that is gone when it is closed.
     if not path.strip() or "\0" in path:
         raise InvalidConfigurationError(
             "the address names no file" if not path.strip() else "the address holds a NUL byte",
-            hint="a path, or sqlite:///relative/path, or sqlite:////absolute/path",
+            hint=FORMS["sqlite"],
         )
     return path
 
@@ -150,25 +307,112 @@ def _is_keyword_string(address: str) -> bool:
     return _KEYWORD_STRING.match(address) is not None
 
 
-def _after_scheme(address: str) -> tuple[str, str]:
-    """The address in two: `scheme://`, and all after it."""
-    match = _SCHEME.match(address)
-    start = match.end() + 2 if match else 0
-    return address[:start], address[start:]
+def _pairs(address: str) -> list[re.Match[str]] | None:
+    """The `name=value` pairs of a keyword string, as libpq reads them; None for no such string."""
+    found = []
+    pair = re.compile(_PAIR)
+    at = 0
+    text = address.rstrip()
+    while at < len(text):
+        match = pair.match(text, at)
+        if match is None:
+            return None
+        found.append(match)
+        at = match.end()
+    return found
 
 
-def _secret_parameter(address: str) -> re.Pattern[str]:
-    return re.compile(_SECRET_IN_URL if _SCHEME.match(address) else _SECRET_KEYWORD)
+def _parameters(address: str) -> Iterator[_Parameter]:
+    """The parameters of a keyword string, or of a URL behind its `?`."""
+    if _is_keyword_string(address):
+        for pair in _pairs(address) or ():
+            quoted = pair["value"]
+            inner = quoted[1:-1] if quoted.startswith("'") else quoted
+            yield _Parameter(pair["name"], quoted, re.sub(r"(?s)\\(.)", r"\1", inner))
+        return
+    for part in filter(None, address.partition("?")[2].split("&")):
+        name, _, value = part.partition("=")
+        yield _Parameter(_decoded(name), value, _decoded(value))
+
+
+def _decoded(text: str) -> str:
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote
+
+    return unquote(text)
+
+
+def _join(directory: str, path: str) -> str:
+    return path if directory == os.curdir else os.path.join(directory, path)
+
+
+def _with_files_in(address: str, directory: str) -> str:
+    is_url = scheme(address) is not None
+    if not any(one.name in _FILES for one in _parameters(address)):
+        return address
+
+    def moved(one: _Parameter) -> str:
+        # `system` is libpq's word for the system's certificates; a colon is an engine's key.
+        if one.name in _FILES and one.value not in ("", "system") and ":" not in one.value:
+            path = _join(directory, one.value)
+            if is_url:
+                from urllib.parse import quote
+
+                return f"{one.name}={quote(path)}"
+            return f"{one.name}='" + re.sub(r"(['\\])", r"\\\1", path) + "'"
+        return f"{one.name}={one.written}"
+
+    parts = [moved(one) for one in _parameters(address)]
+    if is_url:
+        return address.partition("?")[0] + "?" + "&".join(parts)
+    return " ".join(parts)
+
+
+# Hiding -------------------------------------------------------------------------------------
+
+
+def _redact_parameters(address: str, separator: str) -> str:
+    return separator.join(map(_shown, _parameters(address)))
+
+
+def _shown(parameter: _Parameter) -> str:
+    # With one of these, it is an address within the address, or what is not encoded.
+    if parameter.name in _SHOWN and not re.search("=|://|%3A%2F%2F", parameter.written):
+        return f"{parameter.name}={parameter.written}"
+    return f"{parameter.name}=***" if re.fullmatch(_HIDDEN, parameter.name) else "***"
+
+
+def _redact_path(address: str) -> str:
+    """A SQLite address; what looks like an address of another kind is cut where that shows."""
+    start, slashes, rest = address.partition("://") if scheme(address) else ("", "", address)
+    if cut := re.search(r"(?s):(?!(?<=^[A-Za-z]:)[\\/]).*@", rest):
+        return f"{start}{slashes}{rest[: cut.start()]}:***"
+    path, mark, _ = rest.partition("?")
+    return start + slashes + path + (mark and mark + _redact_parameters(address, "&"))
 
 
 def _secrets(address: str) -> set[str]:
-    found = {match[3] for match in _secret_parameter(address).finditer(address)}
-    # A driver's message may quote what a keyword string holds without its quotes and backslashes.
-    found |= {re.sub(r"\\(.)", r"\1", secret.strip("'")) for secret in found}
-    userinfo, _, _ = _after_scheme(address)[1].rpartition("@")
-    found.add(userinfo.partition(":")[2])
-    if any("%" in secret for secret in found):
-        from urllib.parse import unquote
-
-        found |= {unquote(secret) for secret in found}
-    return {secret for secret in found if secret}
+    """What must not be seen of an address, as it is written and as it is meant."""
+    if redact(address) == address:
+        return set()
+    match = re.fullmatch(_URL, address)
+    if match is None and not (_is_keyword_string(address) and _pairs(address)):
+        # Of what does not parse, any piece.
+        return set(re.split(r"[\s/?#@:&='\"]+", address.partition("://")[2] or address)) - {""}
+    found: set[str] = set()
+    shown: set[str] = set()
+    for one in _parameters(address):
+        texts = {one.written, one.value}
+        if one.name in _SHOWN:
+            shown |= texts
+        else:
+            # The server quotes single settings of `options`.
+            inner = (setting[3] for setting in re.finditer(_HIDDEN_PAIR, one.value))
+            found |= texts.union(inner)
+    if match is not None:
+        password = match["password"] or ""
+        found |= {password, _decoded(password)}
+        shown |= {_decoded(match["user"] or ""), _decoded(match["path"][1:])}
+    # What is a user's or a database's name as well tells nothing of the password.
+    return found - shown - {""}

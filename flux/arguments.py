@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from functools import partial
-
-from flux import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn, TextIO
 
+    from flux.host import Host
     from flux.results import StepResult
     from flux.runner import Answer
     from flux.terminal import StatusLine
@@ -29,7 +29,9 @@ exit codes:
 class Arguments(argparse.Namespace):
     """The command line as it was parsed; a command reads the ones it declares."""
 
+    host: Host
     command: str | None
+    version: bool
     config: str | None
     traceback: bool
     uri: str | None
@@ -43,9 +45,11 @@ class Arguments(argparse.Namespace):
     post: bool
     name: list[str]
     backend: str
+    shell: str
     auto_approve: bool
     answer: Answer | None
     lock_wait: float | None
+    wait: float | None
     #: Standard output, also while what migrations print goes elsewhere.
     out: TextIO
     #: Says that flux was interrupted, and ends the process with all its threads.
@@ -62,18 +66,43 @@ class Arguments(argparse.Namespace):
 _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 
 
+#: In `arguments.command`: the versions were asked for.
+VERSION = "--version"
+#: argparse's words for a command that is not there.
+_NO_COMMAND = re.compile(r"invalid choice: '([^']*)'")
 #: What is meant as N or as an id, and would be a new SQLite file.
 _NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
 
 
-def parse(argv: Sequence[str] | None) -> Arguments:
-    """Parse a command line (None: that of the process).
+class _UsageError(Exception):
+    """The command line is wrong; told by `parse`, which knows what of it may be shown."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        super().__init__(parser, message)
+        self.parser = parser
+        self.message = message
+
+
+def parse(argv: Sequence[str] | None, host: Host) -> Arguments:
+    """Parse a command line (None: that of the process), which was given to `host`.
 
     Prints the help and raises `SystemExit` with 2 where no command is named, or the usage where
     the command line is wrong.
     """
-    parser = build_parser()
-    arguments = parser.parse_args(argv, namespace=Arguments())
+    parser = build_parser(host)
+    try:
+        return _parsed(parser, argv, Arguments(host=host))
+    except _UsageError as error:
+        message = _without_secrets(error.message, sys.argv[1:] if argv is None else argv)
+        argparse.ArgumentParser.error(error.parser, message)
+
+
+def _parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, namespace: Arguments
+) -> Arguments:
+    arguments = parser.parse_args(argv, namespace=namespace)
+    if arguments.version:
+        arguments.command = VERSION
     if arguments.command is None:
         parser.print_help()
         raise SystemExit(2)
@@ -91,70 +120,77 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     return arguments
 
 
-def build_parser() -> argparse.ArgumentParser:
+def _without_secrets(message: str, words: Sequence[str]) -> str:
+    """A message that may quote words of the command line; an address may be in a wrong place."""
+    from flux import address
+
+    for word in words:
+        for given in (word, word.partition("=")[2]):
+            if (shown := address.redact(given)) != given:
+                message = message.replace(repr(given), repr(shown)).replace(given, shown)
+    return message
+
+
+def build_parser(host: Host) -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="flux",
+    parser = _Parser(
+        prog=host.prog,
         description="Database migrations for Python projects.",
         epilog=_EPILOG,
         formatter_class=_HELP_FORMATTER,
     )
-    parser.add_argument("--version", action="version", version=f"flux {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-
-    init = _command(commands, "init", "write a commented flux.toml", "flux init postgres")
-    init.add_argument(
-        "backend", nargs="?", default="sqlite", metavar="BACKEND", help="default: sqlite"
+    # No `version` action, which wants its text made at once: to look for drivers takes long.
+    parser.add_argument(
+        "--version", action="store_true", help="show the versions of flux, Python and the drivers"
     )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    command = partial(_command, commands, host)
 
-    new = _command(commands, "new", "write an empty migration", 'flux new --sql "Add users"')
+    host.declare_commands(command)
+
+    new = command("new", "write an empty migration", 'new --sql "Add users"')
     new.add_argument("name", nargs="+", metavar="NAME", help="what it does, in a few words")
     new.add_argument("--sql", action="store_true", help="SQL files instead of a Python one")
     place = new.add_mutually_exclusive_group()
     place.add_argument("--pre", action="store_true", help="a repeatable run before each batch")
     place.add_argument("--post", action="store_true", help="a repeatable run after each batch")
 
-    status = _command(
-        commands, "status", "show every migration and its state", "flux status --check"
-    )
-    _add_uri(status)
+    status = command("status", "show every migration and its state", "status --check")
+    _add_database(status, host)
     status.add_argument(
         "--check", action="store_true", help="exit with 3 when something is pending"
     )
     _add_json(status)
 
-    plan = _command(commands, "plan", "show what apply would run", "flux plan --sql")
-    _add_uri(plan)
+    plan = command("plan", "show what apply would run", "plan --sql")
+    _add_database(plan, host)
     _add_count(plan, "at most N migrations; default: all")
     _add_to(plan, "up to and including this migration")
     plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
     _add_json(plan)
 
-    apply = _command(commands, "apply", "apply pending migrations", "flux apply sqlite:///app.db 1")
-    _add_uri(apply)
+    apply = command("apply", "apply pending migrations", "apply 1")
+    _add_database(apply, host)
     _add_count(apply, "at most N migrations; default: all")
     _add_to(apply, "up to and including this migration")
     _add_changing(apply)
 
-    rollback = _command(
-        commands, "rollback", "undo the newest migration", "flux rollback --to ID -y"
-    )
-    _add_uri(rollback)
+    rollback = command("rollback", "undo the newest migration", "rollback --to ID -y")
+    _add_database(rollback, host)
     _add_count(rollback, "the newest N migrations; default: 1")
     _add_to(rollback, "all that are newer than this migration, which stays")
     rollback.add_argument("--all", action="store_true", help="all migrations")
     _add_changing(rollback)
 
-    resume = _command(
-        commands,
+    resume = command(
         "resume",
         "go on with a migration that is half done",
-        "flux resume --skip",
+        "resume --skip",
         "The next apply or rollback goes on with a migration that was cut off.\n"
         "Only where flux cannot find out whether its last statement took effect\n"
         "does it ask: look, and give --skip or --retry.",
     )
-    _add_uri(resume)
+    _add_database(resume, host)
     answer = resume.add_mutually_exclusive_group()
     for name, meaning in (("skip", "it took effect"), ("retry", "it did not: run it again")):
         answer.add_argument(
@@ -163,40 +199,64 @@ def build_parser() -> argparse.ArgumentParser:
     _add_lock_wait(resume)
     _add_json(resume)
 
-    validate = _command(
-        commands,
+    doctor = command(
+        "doctor",
+        "examine everything that apply needs, and say what to do",
+        "doctor --json",
+        "Looks at the configuration, the directory, the connection, the server, the\n"
+        "rights, the settings and the history. Changes nothing, and waits for nobody.",
+    )
+    host.declare_database(doctor)
+    _add_json(doctor)
+
+    validate = command(
         "validate",
         "check the directory, and the history against it",
-        "flux validate --json",
+        "validate --json",
     )
-    _add_uri(validate)
+    _add_database(validate, host)
     _add_json(validate)
+    parser.commands = tuple(commands.choices)
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows what a mistyped command was meant to be."""
+
+    commands: tuple[str, ...] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Leave it to `parse` to tell what is wrong."""
+        if self.commands and (wrong := _NO_COMMAND.search(message)):
+            from flux.config import nearest
+
+            near = nearest(wrong[1], self.commands)
+            message += f"; did you mean {near!r}?" if near else ""
+        raise _UsageError(self, message)
+
+
 def _command(
-    commands: Any, name: str, summary: str, example: str, more: str = ""
+    commands: Any, host: Host, name: str, summary: str, example: str, more: str = ""
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}." + (f"\n\n{more}" if more else ""),
-        epilog=f"example:\n  {example}",
+        epilog=f"example:\n  {host.prog} {example}",
         formatter_class=_HELP_FORMATTER,
     )
-    command.add_argument(
-        "--config", metavar="PATH", help="the configuration file; default: flux.toml"
-    )
+    host.declare_config(command)
     command.add_argument("--traceback", action="store_true", help="errors with their traceback")
     return command
 
 
-def _add_uri(command: argparse.ArgumentParser) -> None:
+def _add_database(command: argparse.ArgumentParser, host: Host) -> None:
+    host.declare_database(command)
     command.add_argument(
-        "uri",
-        nargs="?",
-        metavar="URI",
-        help="the database's address; default: FLUX_DATABASE_URL, else database_url in the file",
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long to wait for a database that is still starting; default: 0",
     )
 
 

@@ -9,11 +9,23 @@ from __future__ import annotations
 import os
 import sys
 
-from flux.arguments import Arguments, parse
+from flux.arguments import VERSION, Arguments, build_parser, parse
+from flux.exit_codes import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PENDING,
+    TERMINATED,
+    code_of_error,
+    code_of_findings,
+    code_of_problems,
+)
+from flux.host import Host, Shell
 from flux.terminal import (
     StatusLine,
     ask,
     can_ask,
+    is_completing,
     make_streams_robust,
     palette_for,
     question_stream,
@@ -32,22 +44,32 @@ if TYPE_CHECKING:
     from flux.results import BatchResult, Event
     from flux.runner import FluxRunner
 
-DONE, FAILED, MISUSED, PENDING, DISAGREES, LOCKED = range(6)
-INTERRUPTED, TERMINATED = 130, 143
 
+def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
+    """Run the command line (default: that of the process) and return the exit code.
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line (default: that of the process) and return the exit code."""
+    `host` is the framework that it was given to, where it is not flux's own.
+    """
+    host = host or Shell()
+    if is_completing():
+        from flux.completion import complete
+
+        complete(build_parser(host))
     make_streams_robust()
-    arguments = parse(argv)
+    arguments = parse(argv, host)
     arguments.out = sys.stdout
     arguments.reached = None
     arguments.line = StatusLine(sys.stderr)
-    terminations = _interrupt_on_sigterm()
+    with _Sigterm() as sigterm:
+        return _run(arguments, sigterm)
+
+
+def _run(arguments: Arguments, sigterm: _Sigterm) -> int:
+    """Run the command, and tell how it ended."""
 
     def tell_interruption(interruption: KeyboardInterrupt) -> int:
         _show_error(arguments, _interruption(arguments.reached, interruption))
-        return TERMINATED if terminations else INTERRUPTED
+        return TERMINATED if sigterm.was_received else INTERRUPTED
 
     def abandon() -> NoReturn:
         code = tell_interruption(KeyboardInterrupt())
@@ -67,9 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         return tell_interruption(interruption)
     except (Exception, SystemExit) as caught:
-        error = _as_told(caught)
+        from flux.exceptions import as_told
+
+        error = as_told(caught)
         _show_error(arguments, error)
-        return _exit_code(error)
+        return code_of_error(error)
     finally:
         sys.stdout = arguments.out
 
@@ -138,7 +162,7 @@ def _new(arguments: Arguments) -> int:
             " ".join(arguments.name),
             ending=ending,
             today=date.today(),
-            known_ids=_recorded_ids(config),
+            known_ids=_recorded_ids(arguments, config),
             order=config.order,
         )
     for file in files:
@@ -146,17 +170,18 @@ def _new(arguments: Arguments) -> int:
     return DONE
 
 
-def _recorded_ids(config: FluxConfig) -> list[str]:
+def _recorded_ids(arguments: Arguments, config: FluxConfig) -> list[str]:
     """The ids in the history, where a database is named and answers; a word where it does not."""
-    from flux.backends import load_backend
     from flux.exceptions import FluxMigrationException, InvalidConfigurationError
+    from flux.runner import FluxRunner
 
+    database = arguments.host.database(arguments)
     try:
-        url = config.resolve_url()
+        database = config.resolve_url() if database is None else database
     except InvalidConfigurationError:
         return []
     try:
-        backend = load_backend(config.backend).from_config(config, url)
+        backend = FluxRunner.from_config(config, database).backend
         with backend.opened():
             return list(backend.read_state().applied)
     except FluxMigrationException as error:
@@ -173,7 +198,7 @@ def _status(arguments: Arguments) -> int:
         _print_json(arguments, render.status_data(status))
     else:
         print(render.status_text(status, palette_for(sys.stdout)))
-    code = _problems_code(status.problems)
+    code = code_of_problems(status.problems)
     if code == DONE and arguments.check and not status.is_settled:
         return PENDING
     return code
@@ -214,7 +239,42 @@ def _validate(arguments: Arguments) -> int:
         print(render.problems_text(problems, palette_for(sys.stdout)))
     else:
         print(f"valid: {count} migration{'' if count == 1 else 's'}, in order with the history")
-    return _problems_code(problems)
+    return code_of_problems(problems)
+
+
+def _doctor(arguments: Arguments) -> int:
+    from flux import render
+    from flux.doctor import examine
+
+    if arguments.json:
+        # A migration that prints must not spoil the JSON.
+        sys.stdout = sys.stderr
+    palette = palette_for(sys.stdout)
+    findings = []
+    host = arguments.host
+    for finding in examine(lambda: host.config(arguments), lambda: host.database(arguments)):
+        findings.append(finding)
+        if not arguments.json:
+            print(render.finding_text(finding, palette), flush=True)
+    if arguments.json:
+        _print_json(arguments, render.findings_data(findings))
+    else:
+        print(f"\n{render.findings_summary(findings)}")
+    return code_of_findings(findings)
+
+
+def _completion(arguments: Arguments) -> int:
+    from flux.completion import script
+
+    print(script(arguments.shell), end="")
+    return DONE
+
+
+def _version(arguments: Arguments) -> int:
+    from flux.versions import describe
+
+    print(describe())
+    return DONE
 
 
 def _apply(arguments: Arguments) -> int:
@@ -302,11 +362,12 @@ def _change(
 
 
 def _load_config(arguments: Arguments) -> FluxConfig:
-    from flux.config import FluxConfig, find_config_file
-
-    config = FluxConfig.from_file(arguments.config or find_config_file())
-    lock_wait = getattr(arguments, "lock_wait", None)
-    return config if lock_wait is None else config._replace(lock_wait=lock_wait)
+    config = arguments.host.config(arguments)
+    given = {
+        setting: getattr(arguments, option, None)
+        for setting, option in (("lock_wait", "lock_wait"), ("connect_wait", "wait"))
+    }
+    return config._replace(**{name: value for name, value in given.items() if value is not None})
 
 
 def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None) -> FluxRunner:
@@ -345,7 +406,8 @@ def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None
     if arguments.json:
         # A migration that prints must not spoil the JSON.
         sys.stdout = sys.stderr
-    return FluxRunner.from_config(config, arguments.uri, on_event=tell_event)
+    database = arguments.host.database(arguments)
+    return FluxRunner.from_config(config, database, on_event=tell_event)
 
 
 def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
@@ -375,6 +437,7 @@ def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
         print(render.error_text(error, palette_for(sys.stderr)), file=sys.stderr)
+    arguments.host.note_error(error)
 
 
 def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationException:
@@ -392,62 +455,32 @@ def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationExc
     return told
 
 
-def _as_told(error: BaseException) -> FluxMigrationException:
-    """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
-    from flux.exceptions import FluxMigrationException
-
-    if isinstance(error, FluxMigrationException):
-        return error
-    if isinstance(error, OSError) and error.filename is not None:
-        told = FluxMigrationException(f"{error.filename}: {error.strerror}")
-    else:
-        told = FluxMigrationException(
-            f"unexpected {type(error).__name__}: {error}",
-            hint="--traceback shows where it comes from",
-        )
-    told.__cause__ = error
-    return told
-
-
-def _exit_code(error: FluxMigrationException) -> int:
-    from flux import exceptions
-
-    codes = {
-        exceptions.InvalidConfigurationError: MISUSED,
-        exceptions.BackendLoadingError: MISUSED,
-        exceptions.MigrationDirectoryCorruptedError: DISAGREES,
-        exceptions.MigrationLockError: LOCKED,
-    }
-    return next((code for type_, code in codes.items() if isinstance(error, type_)), FAILED)
-
-
-def _problems_code(problems: Sequence[Problem]) -> int:
-    from flux.plan import DISAGREEMENTS
-
-    if any(problem.kind in DISAGREEMENTS for problem in problems):
-        return DISAGREES
-    return FAILED if problems else DONE
-
-
 def _tell(message: str) -> None:
     print(f"flux: {message}", file=sys.stderr, flush=True)
 
 
-def _interrupt_on_sigterm() -> list[int]:
-    """Let SIGTERM do what Ctrl-C does; the list that is given back has an entry when it came."""
-    import signal
+class _Sigterm:
+    """Lets SIGTERM do what Ctrl-C does, within a `with` block."""
 
-    received: list[int] = []
+    def __enter__(self) -> _Sigterm:
+        import signal
 
-    def on_sigterm(signal_number: int, frame: object) -> NoReturn:
-        received.append(signal_number)
+        self.was_received = False
+        try:
+            self._before = signal.signal(signal.SIGTERM, self._interrupt)
+        except ValueError:
+            self._before = None  # not in the main thread, which alone gets signals
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        import signal
+
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _interrupt(self, signal_number: int, frame: object) -> NoReturn:
+        self.was_received = True
         raise KeyboardInterrupt
-
-    try:
-        signal.signal(signal.SIGTERM, on_sigterm)
-    except ValueError:
-        pass  # not in the main thread, which alone gets signals
-    return received
 
 
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {
@@ -459,4 +492,7 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "rollback": _rollback,
     "resume": _resume,
     "validate": _validate,
+    "doctor": _doctor,
+    "completion": _completion,
+    VERSION: _version,
 }

@@ -32,7 +32,8 @@ class FluxConfig(NamedTuple):
     """The settings of a project; `docs/configuration.md` describes each.
 
     `migration_directory` counts from the working directory; `from_file` has already joined it
-    to the place of the file. `lock_wait` is in seconds.
+    to the place of the file. `lock_wait` and `connect_wait` are in seconds. `path` says where the
+    settings stand, and `directory` is the project's, where it is not that of `path`.
     """
 
     backend: str = "sqlite"
@@ -43,9 +44,11 @@ class FluxConfig(NamedTuple):
     order: Order = "text"
     missing: Missing = "refuse"
     lock_wait: float = 300
+    connect_wait: float = 0
     database_url: str | None = None
     backend_config: Mapping[str, Any] = {}
     path: str | None = None
+    directory: str | None = None
 
     def __repr__(self) -> str:
         """Every setting, the database's address without its password."""
@@ -63,6 +66,11 @@ class FluxConfig(NamedTuple):
         Raises `InvalidConfigurationError`, which names the file and the key.
         """
         path = os.fspath(path)
+        if address.scheme(path) is not None or address.redact(path) != path:
+            raise InvalidConfigurationError(
+                f"{address.redact(path)} is an address, and not the path of a configuration file",
+                hint="a file of that name is ./NAME",
+            )
         document = _read_toml(path)
         if os.path.basename(path) == PYPROJECT_FILE:
             sections = ("[tool.flux]", "[tool.flux.backend_config]")
@@ -83,11 +91,40 @@ class FluxConfig(NamedTuple):
                     location=Location(path),
                     hint="a setting such as backend = … stands below the line [flux]",
                 )
-        return cls._from_sections(general, backend_config, path, sections[0])
+        return cls._from_sections(
+            general, backend_config, path, sections[0], directory=os.path.dirname(path)
+        )
+
+    @classmethod
+    def from_mapping(
+        cls, settings: Mapping[str, Any], *, source: str, directory: str
+    ) -> FluxConfig:
+        """The settings of a program, named as in `[flux]`; `backend_config` has the backend's.
+
+        `source` says where they stand ("FLUX in the settings"); relative paths count from
+        `directory`. Raises `InvalidConfigurationError`, which names the source and the key.
+        """
+        general = {
+            key: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for key, value in settings.items()
+        }
+        backend_config = general.pop("backend_config", {})
+        if not isinstance(backend_config, Mapping):
+            raise InvalidConfigurationError(
+                f"backend_config in {source} must be a mapping of the backend's settings",
+            )
+        config = cls._from_sections(general, backend_config, source, source, directory=directory)
+        return config._replace(directory=directory)
 
     @classmethod
     def _from_sections(
-        cls, general: dict[str, Any], backend_config: dict[str, Any], path: str, section: str
+        cls,
+        general: Mapping[str, Any],
+        backend_config: Mapping[str, Any],
+        path: str,
+        section: str,
+        *,
+        directory: str,
     ) -> FluxConfig:
         _refuse_unknown(general, tuple(_CHECKS), path, "key", section)
         if "backend" not in general:
@@ -105,14 +142,14 @@ class FluxConfig(NamedTuple):
                 )
         settings = dict(general)
         settings["migration_directory"] = os.path.join(
-            os.path.dirname(path), settings.get("migration_directory", "migrations")
+            directory, settings.get("migration_directory", "migrations")
         )
         return cls(**settings, backend_config=backend_config, path=path)
 
     @property
     def project_directory(self) -> str:
-        """The directory of the configuration file, else the working directory."""
-        return os.path.dirname(self.path or "") or os.curdir
+        """The program's own, else that of the configuration file, else the working directory."""
+        return self.directory or os.path.dirname(self.path or "") or os.curdir
 
     def source_of_url(self, given: str | None = None) -> str | None:
         """Where `resolve_url` takes the address from, in words; None for one that was given."""
@@ -125,15 +162,31 @@ class FluxConfig(NamedTuple):
     def resolve_url(self, given: str | None = None) -> str:
         """The database's address: the one given, else the environment's, else the file's.
 
+        Relative paths in the file's address count from the file.
+
+        Raises `InvalidConfigurationError` when there is none, a variable is not set, or the
+        address is not one of the backend's.
+        """
+        url = self.find_url(given)
+        if self.backend not in address.FORMS:
+            return url
+        self._refuse_address_of_another(url, given)
+        if given is not None or DATABASE_URL_VARIABLE in os.environ:
+            return url
+        return address.relative_to(url, self.project_directory)
+
+    def find_url(self, given: str | None = None) -> str:
+        """The address that `resolve_url` begins with, of whatever database.
+
         `${NAME}` in the file's address takes the environment variable NAME, `$$` is a dollar
-        sign. A relative path in the file's address counts from the file.
+        sign. White space around an address, as files of secrets have it, is dropped.
 
         Raises `InvalidConfigurationError` when there is none, or a variable is not set.
         """
         if given is not None:
             if not given.strip():
                 raise InvalidConfigurationError("the database's address is empty")
-            return given
+            return given.strip()
         from_environment = os.environ.get(DATABASE_URL_VARIABLE)
         if from_environment is not None:
             if not from_environment.strip():
@@ -142,17 +195,27 @@ class FluxConfig(NamedTuple):
                     f"the environment variable {DATABASE_URL_VARIABLE} is empty",
                     hint="give it the database's address, or unset it",
                 )
-            return from_environment
+            return from_environment.strip()
         if self.database_url is None:
             raise InvalidConfigurationError(
                 "no database is named",
                 hint="give its address on the command line, in the environment variable "
                 f"{DATABASE_URL_VARIABLE}, or as database_url in {self.path or CONFIG_FILE}",
             )
-        url = _VARIABLE.sub(self._variable, self.database_url)
-        if self.backend != "sqlite":
-            return url
-        return address.relative_to(url, self.project_directory)
+        return _VARIABLE.sub(self._variable, self.database_url).strip()
+
+    def _refuse_address_of_another(self, url: str, given: str | None) -> None:
+        meant = address.backend_of(url)
+        if meant == self.backend:
+            return
+        source = self.source_of_url(given)
+        raise InvalidConfigurationError(
+            f'backend = "{self.backend}" in {self.path or "the configuration"}, and the address '
+            f"{f'from {source}' if source else 'that was given'} is one of {meant}: "
+            f"{address.redact(url)}",
+            hint=f'set backend = "{meant}", or give an address of {self.backend}: '
+            f"{address.FORMS[self.backend]}",
+        )
 
     def _variable(self, match: re.Match[str]) -> str:
         name, end = match.groups()
@@ -161,6 +224,12 @@ class FluxConfig(NamedTuple):
         if not end:
             raise InvalidConfigurationError(
                 "database_url has a ${ without its }",
+                location=Location(self.path or CONFIG_FILE),
+                hint="a dollar sign is written $$",
+            )
+        if not re.fullmatch(r"\w+", name):
+            raise InvalidConfigurationError(  # without the text, which may be of a password
+                "database_url has a ${…} that names no environment variable",
                 location=Location(self.path or CONFIG_FILE),
                 hint="a dollar sign is written $$",
             )
@@ -262,6 +331,7 @@ _CHECKS = {
     "order": (ORDERS.__contains__, 'one of "text", "natural"'),
     "missing": (MISSING.__contains__, 'one of "refuse", "allow-newer"'),
     "lock_wait": (_is_seconds, "a number of seconds, 0 or more"),
+    "connect_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "database_url": (_is_text, "the address of a database"),
 }
 

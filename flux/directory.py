@@ -41,6 +41,8 @@ _Read = TypeVar("_Read")
 _DOWN_MARKER = re.compile(r"^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b", re.M)
 
 _ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
+#: What is kept beside migrations, and is not taken for one.
+_KEPT_BESIDE = (".md", ".rst", ".txt", ".csv", ".json", ".pyc", "readme", "makefile")
 #: Control characters, and the bytes of a name that is not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -134,6 +136,33 @@ def list_ids(path: str) -> list[str]:
     """The ids of a directory by its file names alone, unsorted. Runs and reads no file."""
     files = _sort_out(path, [name for name in _list_names(path) if not is_set_aside(name)])
     return list({**files.sql, **files.python, **files.undo})
+
+
+def list_passed_over(path: str) -> list[str]:
+    """Names beside the migrations that may be meant as some, and are none, sorted.
+
+    Files whose ending is not one of a migration, and folders with such files in them. Reads names
+    only; what is set aside, and what people keep in every directory, is not listed.
+    """
+    found = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if is_set_aside(entry.name) or entry.name in PLACEMENTS:
+                continue
+            if entry.is_dir():
+                if any(name.lower().endswith((".sql", ".py")) for name in _names_in(entry.path)):
+                    found.append(entry.name + "/")
+            elif not entry.name.lower().endswith((".sql", ".py", *_KEPT_BESIDE)):
+                found.append(entry.name)
+    return sorted(found)
+
+
+def _names_in(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if not is_set_aside(entry.name)]
+    except OSError:
+        return []
 
 
 # Names --------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 
@@ -147,6 +149,24 @@ class FluxMigrationException(Exception):
             parts.append(f"hint: {self.hint}")
         return "\n".join(parts)
 
+    def add_hint(self, hint: str) -> None:
+        """Put one more hint behind those that are there."""
+        self.hint = f"{self.hint}; {hint}" if self.hint else hint
+
+    def hide(self, hide: Callable[[str], str]) -> None:
+        """Put what `hide` gives in the place of each text; it replaces secrets.
+
+        A cause that holds one is cut off, with all that is behind it.
+        """
+        self.message = hide(self.message)
+        self.args = (self.message,)
+        self.hint = hide(self.hint) if self.hint else self.hint
+        for cause in (self.__cause__, self.__context__):
+            while cause is not None:
+                if hide(f"{cause} {cause!r}") != f"{cause} {cause!r}":
+                    self.__cause__ = self.__context__ = None
+                cause = cause.__cause__ or cause.__context__
+
     def __reduce__(self) -> tuple[object, ...]:
         # By default unpickling calls __init__, and an error of a worker process is lost for want
         # of its keyword arguments.
@@ -259,3 +279,18 @@ class MigrationInDoubtError(MigrationApplyError):
 
     Somebody has to look, and to say so: `flux resume --skip` or `flux resume --retry`.
     """
+
+
+def as_told(error: BaseException) -> FluxMigrationException:
+    """Any error as one that can be told: files that cannot be written, and what nobody foresaw."""
+    if isinstance(error, FluxMigrationException):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        told = FluxMigrationException(f"{error.filename}: {error.strerror}")
+    else:
+        told = FluxMigrationException(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="--traceback shows where it comes from",
+        )
+    told.__cause__ = error
+    return told

@@ -250,15 +250,29 @@ def read_directives(
                 )
             continue
         if unknown:
-            known = ", ".join(
-                field.replace("_", "-") + ("=5s" if field in _DURATIONS else "")
-                for field in Directives._fields
-            )
             raise MigrationLoadingError(
-                f"unknown directive {unknown[0]!r}", location=location, hint=f"there are: {known}"
+                f"unknown directive {unknown[0]!r}",
+                location=location,
+                hint=_what_was_meant(unknown[0]),
             )
         given |= dict(filter(None, parsed.values()))
     return Directives(**given)
+
+
+def _what_was_meant(word: str) -> str:
+    """The directive that a mistyped one is like, or else all that there are."""
+    from difflib import get_close_matches
+
+    examples = {
+        field.replace("_", "-"): "=5s" if field in _DURATIONS else ""
+        for field in Directives._fields
+    }
+    name = word.partition("=")[0]
+    near = get_close_matches(name, examples, n=1)
+    # A name that is right is not mistyped, but its value.
+    if near and near[0] != name:
+        return f"did you mean {near[0] + examples[near[0]]!r}?"
+    return "there are: " + ", ".join(name + example for name, example in examples.items())
 
 
 def _parse_directive(word: str) -> tuple[str, bool | float] | None:

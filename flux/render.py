@@ -18,6 +18,7 @@ from flux.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from flux.findings import Finding
     from flux.journal import UnderWay
     from flux.plan import Plan, Step
     from flux.results import BatchResult, Status, StepResult
@@ -161,6 +162,27 @@ def problems_text(problems: Sequence[Problem], palette: Palette = PLAIN) -> str:
     return "\n".join(f"{mark} " + str(problem).replace("\n", "\n  ") for problem in problems)
 
 
+def finding_text(finding: Finding, palette: Palette = PLAIN) -> str:
+    """A line for what was examined, and the way out below it."""
+    colours = {"ok": palette.good, "warning": palette.attention, "problem": palette.bad}
+    margin = " " * 22
+    level = palette.paint(colours[finding.level], f"{finding.level:<7}")
+    message = finding.message.replace("\n", f"\n{margin}")
+    lines = [f"{level}  {finding.about:<11}  {message}"]
+    if finding.hint:
+        lines.append(palette.paint(palette.faint, f"{margin}hint: {finding.hint}"))
+    return "\n".join(lines)
+
+
+def findings_summary(findings: Sequence[Finding]) -> str:
+    """A line that counts what is not as it should be."""
+    levels = [finding.level for finding in findings]
+    problems, warnings = levels.count("problem"), levels.count("warning")
+    parts = [_number(problems, "problem")] if problems else ["no problem"]
+    parts += [_number(warnings, "warning")] if warnings else []
+    return ", ".join(parts)
+
+
 def error_text(error: FluxMigrationException, palette: Palette = PLAIN) -> str:
     """An error as the last thing a user reads."""
     return f"{palette.paint(palette.bad, 'error:')} {error}"
@@ -238,6 +260,14 @@ def problems_data(problems: Sequence[Problem]) -> list[dict[str, Any]]:
         }
         for problem in problems
     ]
+
+
+def findings_data(findings: Sequence[Finding]) -> dict[str, Any]:
+    """`doctor --json`."""
+    return {
+        "ok": all(finding.level != "problem" for finding in findings),
+        "findings": [finding._asdict() for finding in findings],
+    }
 
 
 def error_data(error: FluxMigrationException) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from flux import directory as directories
-from flux.backends import backend_of_connection, load_backend
+from flux.address import backend_of, without_secrets
+from flux.backends import BUILT_IN, backend_of_connection, load_backend
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
 from flux.checking import problems_of
@@ -69,7 +70,7 @@ class FluxRunner:
 
     Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
     things happen; what it raises ends the batch, but for `progress`, which comes from a thread of
-    its own.
+    its own. `directory` is the configuration's where it has been read already.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class FluxRunner:
         backend: MigrationBackend,
         *,
         on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
     ) -> None:
         self.config = config
         self.backend = backend
@@ -87,41 +89,55 @@ class FluxRunner:
         self.call: Callable[[Callable[[], None]], None] = _call
         self._log = Log()
         self._stack = ExitStack()
-        #: Where the address came from, for errors about it; None for a connection.
-        self._source: str | None = None
-        self._directory: directories.MigrationDirectory | None = None
+        #: Completes errors about the address, where there is one.
+        self.about_address: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._directory = directory
         self._state: DatabaseState | None = None
 
     @classmethod
     def from_file(
-        cls, path: str | os.PathLike[str], connection_uri: str | None = None, **options: Any
+        cls,
+        path: str | os.PathLike[str],
+        connection_uri: str | None = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
     ) -> FluxRunner:
         """A runner for a configuration file.
 
         `connection_uri` is the database's address; without it, the environment's or the file's.
         Raises `InvalidConfigurationError` and `BackendLoadingError`.
         """
-        return cls.from_config(FluxConfig.from_file(path), connection_uri, **options)
+        return cls.from_config(FluxConfig.from_file(path), connection_uri, on_event=on_event)
 
     @classmethod
-    def from_config(cls, config: FluxConfig, database: Any = None, **options: Any) -> FluxRunner:
+    def from_config(
+        cls,
+        config: FluxConfig,
+        database: Any = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        directory: directories.MigrationDirectory | None = None,
+    ) -> FluxRunner:
         """A runner for a configuration, and an address or an open connection."""
         if database is None or isinstance(database, str):
             url = config.resolve_url(database)
-            with _naming_source(config.source_of_url(database)):
+            hidden_in = None if config.backend in BUILT_IN else url
+            about_address = partial(_about_address, config.source_of_url(database), hidden_in)
+            with about_address():
                 backend = load_backend(config.backend).from_config(config, url)
-            runner = cls(config, backend, **options)
-            runner._source = config.source_of_url(database)
+            runner = cls(config, backend, on_event=on_event, directory=directory)
+            runner.about_address = about_address
             return runner
         name, connection = backend_of_connection(database)
         backend = load_backend(name).for_connection(config, connection)
-        return cls(config, backend, **options)
+        return cls(config, backend, on_event=on_event, directory=directory)
 
     def __enter__(self) -> FluxRunner:
         self.backend.announce = self._announce
         self.backend.report = self._report
+        self.backend.connect_wait = self.config.connect_wait
         self._read_directory()
-        with _naming_source(self._source):
+        with self.about_address():
             self._stack.enter_context(self.backend.opened())
         return self
 
@@ -505,22 +521,24 @@ def apply(
 
 
 def _config_for(database: Any) -> FluxConfig:
-    from flux.address import backend_of
-
     if database is not None and not isinstance(database, str):
         return FluxConfig(backend=backend_of_connection(database)[0])
-    return FluxConfig(backend=backend_of(FluxConfig().resolve_url(database)))
+    return FluxConfig(backend=backend_of(FluxConfig().find_url(database)))
 
 
 @contextmanager
-def _naming_source(source: str | None) -> Iterator[None]:
-    """Let an error about the database's address say where the address comes from."""
+def _about_address(source: str | None, hidden_in: str | None) -> Iterator[None]:
+    """Let an error about the database's address say where that is from.
+
+    No secret of the address `hidden_in` is shown: a plugin may pass on all that its driver says.
+    """
     try:
         yield
     except (DatabaseUnavailableError, InvalidConfigurationError) as error:
+        if hidden_in is not None:
+            error.hide(partial(without_secrets, address=hidden_in))
         if source is not None and error.location is None:
-            origin = f"the address is from {source}"
-            error.hint = f"{error.hint}; {origin}" if error.hint else origin
+            error.add_hint(f"the address is from {source}")
         raise
 
 

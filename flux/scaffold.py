@@ -33,6 +33,7 @@ migration_directory = "migrations"   # relative to this file
 
 # log_level = "INFO"                 # DEBUG, INFO, WARNING or ERROR
 # lock_wait = 300                    # seconds to wait while another flux runs
+# connect_wait = 0                   # seconds to wait for a database that is still starting
 # order = "text"                     # or "natural": 10_x after 9_x
 # missing = "refuse"                 # or "allow-newer": start beside a newer database
 # apply_repeatable_on_undo = true    # run pre-apply and post-apply around a rollback, too

@@ -21,6 +21,11 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def is_completing() -> bool:
+    """Whether a shell asks for completions, by the script that `flux completion` gave it."""
+    return "_ARGCOMPLETE" in os.environ
+
+
 def question_stream() -> TextIO | None:
     """Where a question is seen: standard output, or error where the output goes elsewhere."""
     return next(filter(_is_terminal, (sys.stdout, sys.stderr)), None)

@@ -1,9 +1,9 @@
 """Apply procrastinate's own migrations with flux and with psql, and compare what they give.
 
-usage: procrastinate_check.py [BIN_DIRECTORY FLUX_URL PSQL_URL]
+usage: procrastinate_check.py [PSQL PG_DUMP FLUX_URL PSQL_URL]
 
-BIN_DIRECTORY holds psql and pg_dump; the URLs are of two empty databases. Without them, a server
-is run for it, as for the tests.
+PSQL and PG_DUMP are the paths of those programs; the URLs are of two empty databases.
+Without them, a server is run for it, as for the tests.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ OWN_TABLE = "public._flux_migrations"
 def main(arguments: list[str]) -> int:
     """Print how the two schemas differ; 0 when they do not."""
     if arguments:
-        bin_directory, flux_url, psql_url = arguments
-        return compare(Path(bin_directory), flux_url, psql_url)
+        psql_path, pg_dump_path, flux_url, psql_url = arguments
+        return compare(Path(psql_path), Path(pg_dump_path), flux_url, psql_url)
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.postgres_server import PG_CTL_VARIABLE, own_database, running_server
@@ -34,17 +34,20 @@ def main(arguments: list[str]) -> int:
         own_database(server) as one,
         own_database(server) as other,
     ):
-        return compare(server.bin_dir, one.url, other.url)
+        psql, pg_dump = server.client("psql"), server.client("pg_dump")
+        if psql is None or pg_dump is None:
+            raise SystemExit(f"there is no psql, or no pg_dump, for {server.bin_dir}")
+        return compare(psql, pg_dump, one.url, other.url)
 
 
-def compare(bin_directory: Path, flux_url: str, psql_url: str) -> int:
+def compare(psql: Path, pg_dump: Path, flux_url: str, psql_url: str) -> int:
     """Apply all files to both databases, and print the difference of their dumps."""
     directory = migration_directory()
     files = sorted(directory.glob("*.sql"))
     apply_with_flux(directory, flux_url)
     for file in files:
-        run(bin_directory / "psql", "-Xq1", "-v", "ON_ERROR_STOP=1", "-f", file, psql_url)
-    by_flux, by_psql = (dump(bin_directory, url) for url in (flux_url, psql_url))
+        run(psql, "-Xq1", "-v", "ON_ERROR_STOP=1", "-f", file, psql_url)
+    by_flux, by_psql = (dump(pg_dump, url) for url in (flux_url, psql_url))
     sys.stdout.writelines(difflib.unified_diff(by_psql, by_flux, "psql", "flux"))
     if by_flux != by_psql:
         return 1
@@ -71,9 +74,9 @@ def apply_with_flux(directory: Path, url: str) -> None:
         run(sys.executable, "-m", "flux", "apply", "--config", config, url)
 
 
-def dump(bin_directory: Path, url: str) -> list[str]:
+def dump(pg_dump: Path, url: str) -> list[str]:
     """The lines of a database's schema, without flux's table and the dump's random marks."""
-    text = run(bin_directory / "pg_dump", "--schema-only", f"--exclude-table={OWN_TABLE}", url)
+    text = run(pg_dump, "--schema-only", f"--exclude-table={OWN_TABLE}", url)
     marks = ("\\restrict", "\\unrestrict")
     return [line for line in text.splitlines(keepends=True) if not line.startswith(marks)]
 

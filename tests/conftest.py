@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,15 @@ from tests.postgres_server import (
 from tests.project import Project
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes of the tests.
+
+    What a shell runs in the background ignores SIGINT, and what is started from there does too.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of PostgreSQL as `postgres`: those that ask for the server, by whatever way.
 
@@ -39,11 +49,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("postgres")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many tests run at a time: two on each core, for most of their time they wait."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip the test by a visible reason; in CI (environment variable CI) fail it instead."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         pytest.fail(f"in CI nothing may be missing: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+def own_program(server: PostgresServer, name: str) -> Path:
+    """A program of the server's own version; the test is skipped where there is none beside it."""
+    if path := server.program(name):
+        return path
+    reason = f"{name} is not installed beside the server"
+    if os.environ.get(PG_CTL_VARIABLE):
+        pytest.skip(reason)  # whoever names a server knows what comes with it, also in CI
+    unavailable(reason)
 
 
 @contextmanager

@@ -278,8 +278,8 @@ def _postgres_contents(project: Project) -> list[str]:
     """The schema by pg_dump, and what pg_dump does not show: broken indexes, and the rows."""
     assert isinstance(project, PostgresProject)
     server = project.postgres.server
-    program = server.program("pg_dump")
-    assert program is not None, f"{server.bin_dir} has no pg_dump"
+    program = server.client("pg_dump")
+    assert program is not None, f"there is no pg_dump for {server.bin_dir}"
     url = server.url(project.postgres.database)
     done = subprocess.run(
         [program, "--schema-only", url], capture_output=True, encoding="utf-8", check=True

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PG_CTL_VARIABLE = "FLUX_TEST_PG_CTL"
 SHARED_DATABASE = "flux_tests"
+_STARTS_WITHIN = 60.0  # seconds
 _EXE = ".exe" if sys.platform == "win32" else ""
 
 # Where installers put PostgreSQL: Debian, Red Hat, Homebrew (on ARM and Intel), Postgres.app, and
@@ -117,6 +119,14 @@ class PostgresServer:
         path = self.bin_dir / f"{name}{_EXE}"
         return path if path.exists() else None
 
+    def client(self, name: str) -> Path | None:
+        """The path of a client for this server: its own, or a newer one from the wheel; or None."""
+        if own := self.program(name):
+            return own
+        programs = (bin_dir / f"{name}{_EXE}" for bin_dir in _wheel_bin_dirs())
+        newest = max((path for path in programs if path.exists()), key=_version, default=None)
+        return newest if newest and _version(newest) >= (self.version // 10000,) else None
+
     def stop(self, mode: Literal["fast", "immediate"]) -> None:
         """Stop the server for a while; "immediate" is as if the machine had lost its power."""
         self._control("stop", "-m", mode)
@@ -124,6 +134,10 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server again, with the options that it was started with before."""
         self._control("restart", "-l", str(self.log_file))
+
+    def promote(self) -> None:
+        """Let a standby become a primary."""
+        self._control("promote")
 
     def _control(self, *arguments: str) -> None:
         command = [str(self.pg_ctl), *arguments, "-w", "-D", str(self.data_directory)]
@@ -232,8 +246,8 @@ def _check_user_has_a_name() -> None:
         ) from None
 
 
-def _version(pg_ctl: Path) -> tuple[int, ...]:
-    match = re.search(r"(\d+)(?:\.(\d+))?", _answer(pg_ctl, "--version"))
+def _version(program: Path) -> tuple[int, ...]:
+    match = re.search(r"(\d+)(?:\.(\d+))?", _answer(program, "--version"))
     return tuple(int(number or 0) for number in match.groups()) if match else ()
 
 
@@ -336,9 +350,25 @@ def _prepared(executor: Any, bin_dir: Path) -> PostgresServer:
         log_file=Path(executor.logfile),
         version=0,
     )
-    with closing(server.connect("postgres")) as connection, connection.cursor() as cursor:
+    with closing(_first_connection(server)) as connection, connection.cursor() as cursor:
         cursor.execute(_create_database(SHARED_DATABASE))
     return replace(server, version=connection.server_version)
+
+
+def _first_connection(server: PostgresServer) -> Connection:
+    """A connection to a server that opened its port just now: before it takes any, it says so."""
+    import psycopg2
+
+    deadline = time.monotonic() + _STARTS_WITHIN
+    while True:
+        try:
+            return server.connect("postgres")
+        except psycopg2.OperationalError as error:
+            if "the database system is starting up" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise ServerFailedError(f"{server.pg_ctl} still starts: {error}") from error
+            time.sleep(0.05)
 
 
 def _create_database(name: str, template: str = "template0") -> str:

@@ -19,11 +19,12 @@ PACKAGE = Path(flux.__file__).parent
 #: each other. A new room takes its place here, and in docs/architecture.md, on purpose.
 ORDER = (
     "exceptions",
+    "findings",
     "address migration statements syntax_hash interruption",
     "transactions config python_file progress",
     "directory journal",
     "plan",
-    "backends/signals backends/watch",
+    "backends/signals backends/watch backends/patience",
     "backends/dbapi backends/journaled",
     "backends/base",
     # The parts of one backend, and the backend that is made of them.
@@ -36,7 +37,7 @@ ORDER = (
     "backends/postgres_check",
     "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
-    "backends/postgres_run",
+    "backends/sqlite_examination backends/postgres_examination backends/postgres_run",
     "backends/postgres_journaled",
     "backends/sqlite backends/postgres",
     "backends/__init__",
@@ -44,8 +45,14 @@ ORDER = (
     "checking failure results",
     "log",
     "runner render scaffold",
+    "doctor exit_codes host versions completion",
     "arguments terminal",
     "cli testing",
+    "django/__init__ django/management/__init__ django/management/commands/__init__",
+    "django/databases",
+    "django/settings",
+    "django/host django/checks django/testing",
+    "django/apps django/management/commands/flux django/management/commands/flush",
 )
 #: These name the others and load them lazily.
 ENTRIES = {"__init__", "__main__"}
@@ -108,7 +115,9 @@ def test_imports_point_up(room: str) -> None:
             {"print", "input", "sys.stdout", "sys.stderr"}, {"cli", "terminal"}, id="prints"
         ),
         pytest.param(
-            {"os.environ", "os.getenv"}, {"config", "terminal"}, id="reads the environment"
+            {"os.environ", "os.getenv"},
+            {"config", "terminal", "django/management/commands/flux"},
+            id="reads the environment",
         ),
         pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
@@ -123,6 +132,9 @@ def test_imports_point_up(room: str) -> None:
         pytest.param({"signal.signal"}, {"cli"}, id="handles signals"),
         pytest.param({"threading.Thread"}, {"interruption", "backends/watch"}, id="starts threads"),
         pytest.param({"asyncio"}, set(), id="is anything but synchronous"),
+        pytest.param(
+            {"django"}, {room for room in ROOMS if room.startswith("django/")}, id="knows Django"
+        ),
     ],
 )
 def test_only_its_own_room(names: set[str], allowed: set[str]) -> None:
@@ -221,7 +233,14 @@ def test_import_flux_imports_nothing_of_it(tmp_path: Path) -> None:
 def test_help_imports_the_command_line_alone(tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, "--help")
     ours = {name for name in loaded if name.startswith("flux")}
-    assert ours == {"flux", "flux.arguments", "flux.cli", "flux.terminal"}
+    assert ours == {
+        "flux",
+        "flux.arguments",
+        "flux.cli",
+        "flux.exit_codes",
+        "flux.host",
+        "flux.terminal",
+    }
     assert loaded & HEAVY == set()
 
 

@@ -27,6 +27,9 @@ from tests.test_postgres_lock import (
     holder,
 )
 
+#: One process runs them all, for one server is enough to break.
+pytestmark = pytest.mark.xdist_group("broken servers")
+
 modes = pytest.mark.parametrize("mode", ["immediate", "fast"])
 Mode = Literal["immediate", "fast"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shlex
 import signal
@@ -12,17 +13,30 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flux.arguments import build_parser
+from flux.host import Shell
 from tests.flux_process import flux_environment
 from tests.project import Project
 from tests.terminal import at_terminal, posix_only
 
-COMMANDS = ("init", "new", "status", "plan", "apply", "rollback", "validate")
+COMMANDS = (
+    "init",
+    "new",
+    "status",
+    "plan",
+    "apply",
+    "rollback",
+    "resume",
+    "validate",
+    "doctor",
+    "completion",
+)
 
 
 @pytest.fixture
@@ -74,7 +88,7 @@ def test_help_shows_an_example_that_is_right(project: Project, command: str) -> 
     shown = project.succeed(command, "--help")
     example = shown.rpartition("example:\n  ")[2].strip()
     assert example.startswith(f"flux {command} ")
-    assert build_parser().parse_args(shlex.split(example)[1:]).command == command
+    assert build_parser(Shell()).parse_args(shlex.split(example)[1:]).command == command
     assert command in project.succeed("--help")
 
 
@@ -83,6 +97,9 @@ def test_help_shows_an_example_that_is_right(project: Project, command: str) -> 
     [
         pytest.param([], "usage: flux", id="no command"),
         pytest.param(["aply"], "invalid choice: 'aply'", id="no such command"),
+        pytest.param(["aply"], "; did you mean 'apply'?\n", id="a mistyped command"),
+        pytest.param(["rolback", "-y"], "; did you mean 'rollback'?\n", id="another one"),
+        pytest.param(["xyzzy"], "'validate')\n", id="a command that is like none"),
         pytest.param(["apply", "app.db", "-1"], "-1", id="a negative N"),
         pytest.param(["apply", "app.db", "x"], "N is a number, not 'x'", id="N is no number"),
         pytest.param(["apply", "app.db", "٣"], "N is a number, not '٣'", id="another digit"),
@@ -103,7 +120,29 @@ def test_a_wrong_command_line_is_2(shop: Project, arguments: list[str], word: st
 def test_version(project: Project) -> None:
     import flux
 
-    assert project.succeed("--version") == f"flux {flux.__version__}\n"
+    shown = project.succeed("--version")
+    assert shown.startswith(f"flux {flux.__version__} (Python {platform.python_version()}, ")
+    assert f", SQLite {sqlite3.sqlite_version}" in shown
+    assert shown.endswith(")\n")
+    assert project.succeed("--version", "apply") == shown
+    assert not project.database.exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "driver"),
+    [
+        pytest.param("psycopg2-binary", "psycopg2", id="psycopg2"),
+        pytest.param("psycopg", "psycopg", id="psycopg 3"),
+    ],
+)
+def test_version_names_the_drivers_also_broken_ones(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, package: str, driver: str
+) -> None:
+    """Somebody who reports that a driver cannot be loaded has to be able to say which it is."""
+    home = tmp_path_factory.mktemp("broken")
+    (home / f"{driver}.py").write_text("raise ImportError('libpq.so.5 is not there')")
+    shown = project.succeed("--version", env={"PYTHONPATH": str(home)})
+    assert f", {driver} {version(package)}" in shown
 
 
 # Each command -------------------------------------------------------------------------------

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import own_program, unavailable
 from tests.flux_process import FluxProcess, flux_environment
 from tests.postgres_server import Postgres, PostgresServer, ServerUnavailableError, find_pg_ctl
+
+#: One process runs them all, for some are about what the test before them left.
+pytestmark = pytest.mark.xdist_group("harness")
 
 _left_open: list[object] = []
 
@@ -78,10 +81,9 @@ def test_recording_tells_each_message_of_the_sessions_that_log(postgres: Postgre
 def test_clients_are_of_the_servers_own_version(server: PostgresServer, program: str) -> None:
     import subprocess
 
-    path = server.program(program)
-    if path is None:
-        unavailable(f"{program} is not installed beside the server")
-    answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [own_program(server, program), "--version"], capture_output=True, text=True, check=True
+    )
     assert f" {server.version // 10000}." in answer.stdout
 
 

@@ -35,9 +35,9 @@ def check_that_it_survives(target: Target) -> None:
 
 @pytest.fixture
 def dumping_server(server: PostgresServer) -> PostgresServer:
-    """The server, where pg_dump is installed beside it."""
-    if server.program("pg_dump") is None:
-        unavailable("pg_dump is not installed beside the server")
+    """The server, where there is a pg_dump for it."""
+    if server.client("pg_dump") is None:
+        unavailable("there is no pg_dump for the server")
     return server
 
 

@@ -303,6 +303,34 @@ _BELOW = (
             "x:2:1: unknown directive 'no-transactions'\n"
             "    2 | -- flux: no-transactions\n"
             "      | ^\n"
+            "hint: did you mean 'no-transaction'?",
+            id="mistyped",
+        ),
+        pytest.param(
+            "-- flux: lock-timout=2s\n",
+            ".sql",
+            "x:1:1: unknown directive 'lock-timout=2s'\n"
+            "    1 | -- flux: lock-timout=2s\n"
+            "      | ^\n"
+            "hint: did you mean 'lock-timeout=5s'?",
+            id="mistyped, with a value",
+        ),
+        pytest.param(
+            "-- flux: lock-timeout=soon\n",
+            ".sql",
+            "x:1:1: unknown directive 'lock-timeout=soon'\n"
+            "    1 | -- flux: lock-timeout=soon\n"
+            "      | ^\n"
+            "hint: there are: no-transaction, foreign-keys, on-change, "
+            "lock-timeout=5s, statement-timeout=5s",
+            id="a wrong value",
+        ),
+        pytest.param(
+            "-- A.\n-- flux: xyzzy\n",
+            ".sql",
+            "x:2:1: unknown directive 'xyzzy'\n"
+            "    2 | -- flux: xyzzy\n"
+            "      | ^\n"
             "hint: there are: no-transaction, foreign-keys, on-change, "
             "lock-timeout=5s, statement-timeout=5s",
             id="unknown",
@@ -313,8 +341,7 @@ _BELOW = (
             "x:1:1: unknown directive 'No-Transaction'\n"
             "    1 | -- flux: No-Transaction\n"
             "      | ^\n"
-            "hint: there are: no-transaction, foreign-keys, on-change, "
-            "lock-timeout=5s, statement-timeout=5s",
+            "hint: did you mean 'no-transaction'?",
             id="capitals",
         ),
         pytest.param(

@@ -17,6 +17,9 @@ import pytest
 from tests.conftest import unavailable
 from tests.flux_process import FluxResult, flux_environment
 
+#: One process runs them all: to make their environment takes longer than they do.
+pytestmark = pytest.mark.xdist_group("plugins")
+
 ROOT = Path(__file__).parent.parent
 PLUGINS = Path(__file__).parent / "plugins"
 #: What builds the packages, and what flux itself needs. They come from the registry.
@@ -182,6 +185,16 @@ def test_a_plugin_gets_its_own_settings(cool: CoolProject) -> None:
     assert cool.query("SELECT id, coolness FROM cool_history") == [("001_books", 11)]
 
 
+def test_a_plugin_is_examined_without_a_line_of_its_own(cool: CoolProject) -> None:
+    _configured(cool)
+    before = cool.database.read_bytes()
+    result = cool.flux("doctor")
+    assert (result.code, result.err) == (0, ""), result
+    about = [line.split()[1] for line in result.out.splitlines()[:-2]]
+    assert about == ["config", "directory", "address", "connection", "history"]
+    assert cool.database.read_bytes() == before
+
+
 def test_a_plugin_is_found_by_the_scheme_of_an_address(cool: CoolProject) -> None:
     """`flux.apply` needs no configuration to know the backend."""
     _configured(cool)
@@ -302,7 +315,8 @@ def test_apply_with_a_backend_that_cannot_be_had(
 ) -> None:
     cool.write("flux.toml", f'[flux]\nbackend = "{backend}"\n')
     cool.write("migrations/001_books.sql", "CREATE TABLE book (title)")
-    assert cool.flux("apply") == FluxResult(2, "", says)
+    address = "postgresql://h/db" if backend == "postgres" else "cooldb:///app.cool"
+    assert cool.flux("apply", address) == FluxResult(2, "", says)
 
 
 def test_two_plugins_of_one_name(cool: CoolProject, tmp_path: Path) -> None:

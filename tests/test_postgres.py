@@ -16,7 +16,7 @@ from flux.exceptions import (
     MigrationLoadingError,
     MigrationLockError,
 )
-from tests.conftest import unavailable
+from tests.conftest import own_program
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import LoggedStatement, Postgres, PostgresServer, own_database
 
@@ -895,7 +895,7 @@ SETTINGS = [
     pytest.param("SET search_path = pg_catalog", id="search_path"),
     pytest.param("SELECT pg_catalog.set_config('search_path', '', false)", id="set_config"),
     pytest.param("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", id="characteristics"),
-    pytest.param("SET statement_timeout = '1ms'", id="statement_timeout"),
+    pytest.param("SET statement_timeout = '59s'", id="statement_timeout"),
     pytest.param("SET ROLE pg_monitor", id="role"),
     pytest.param("SET SESSION AUTHORIZATION pg_monitor", id="session authorization"),
     pytest.param("SET client_min_messages = error", id="client_min_messages"),
@@ -1087,9 +1087,7 @@ def dumped_world(server: PostgresServer) -> str:
 
 def dump(place: Postgres, *options: str) -> str:
     """What the server's own pg_dump gives, without the random keys of its \\restrict lines."""
-    program = place.server.program("pg_dump")
-    if program is None:
-        unavailable("pg_dump is not installed beside the server")
+    program = own_program(place.server, "pg_dump")
     command = [str(program), *options, place.server.url(place.database)]
     done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
     return re.sub(r"(\\(un)?restrict) \S+", r"\1 key", done.stdout)

@@ -19,14 +19,14 @@ def test_procrastinate(server: PostgresServer, postgres_database: Postgres) -> N
     spec = importlib.util.find_spec("procrastinate")
     if spec is None or spec.origin is None:
         unavailable("procrastinate is not installed")
-    for program in ("psql", "pg_dump"):
-        if server.program(program) is None:
-            unavailable(f"{server.bin_dir} has no {program}")
+    psql, pg_dump = server.client("psql"), server.client("pg_dump")
+    if psql is None or pg_dump is None:
+        unavailable(f"there is no psql, or no pg_dump, for {server.bin_dir}")
     ours = server.url(postgres_database.database)
     with own_database(server) as other:
         theirs = server.url(other.database)
         done = subprocess.run(
-            [sys.executable, SCRIPT, server.bin_dir, ours, theirs],
+            [sys.executable, SCRIPT, psql, pg_dump, ours, theirs],
             env=flux_environment(),
             capture_output=True,
             encoding="utf-8",

@@ -1124,8 +1124,10 @@ def test_an_address_names_a_file(project: Project, address: str, file: str) -> N
         pytest.param(
             "postgresql://u:secret@h/db",
             2,
-            "error: postgresql://u:***@h/db is not the address of a SQLite database\n"
-            "hint: a path, or sqlite:///relative/path, or sqlite:////absolute/path\n",
+            'error: backend = "sqlite" in flux.toml, and the address that was given is one of '
+            "postgres: postgresql://u:***@h/db\n"
+            'hint: set backend = "postgres", or give an address of sqlite: '
+            "a path, or sqlite:///relative/path, or sqlite:////absolute/path\n",
             id="another backend's",
         ),
     ],

@@ -17,6 +17,9 @@ from tests.legacy import LegacyFlux, LegacyUnavailableError, install_legacy_flux
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import Postgres, PostgresServer, own_database
 
+#: One process runs them all: to install 0.0.3 takes longer than they do.
+pytestmark = pytest.mark.xdist_group("taking over")
+
 #: Everything that runs says so in the table `ran`.
 _FILES: Mapping[str, str | bytes] = {
     "pre-apply/note.sql": (

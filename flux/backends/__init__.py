@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from flux.exceptions import BackendNotInstalledError, InvalidBackendError
@@ -69,6 +70,13 @@ def _load_plugin(name: str) -> type[MigrationBackend]:
 def _find_entry_point(name: str) -> EntryPoint:
     from importlib.metadata import entry_points
 
+    if not re.fullmatch(r"[\w.-]+", name):
+        from flux import address
+
+        raise BackendNotInstalledError(
+            f"{address.redact(name)} is not the name of a backend",
+            hint=f"as an address it is one of {address.backend_of(name)}",
+        )
     points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
     if not points:
         raise BackendNotInstalledError(

@@ -36,7 +36,7 @@ from flux.statements import MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
 
 if TYPE_CHECKING:
-    pass
+    from flux.findings import Finding
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -149,14 +149,25 @@ class MigrationBackend(Mechanics, ABC):
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the connection open, as `self.dbapi`."""
+        """Hold the connection open, as `self.dbapi`; waits for a database that is starting."""
+
+        def connect() -> Any:
+            with self.reporting("cannot open the database"):
+                return stack.enter_context(self.connection())
+
         try:
             with ExitStack() as stack:
-                with self.reporting("cannot open the database"):
-                    self.dbapi = stack.enter_context(self.connection())
+                self.dbapi = self.wait_for_database(connect)
                 yield
         finally:
             self.dbapi = None
+
+    def examine(self) -> list[Finding]:
+        """What of this database matters to migrations, and what to do about it, for `flux doctor`.
+
+        Called while it is open. Read-only: takes no lock, and waits no longer than seconds.
+        """
+        return []
 
     def check(self, script: Script) -> list[Problem]:
         """What in a script this database or flux cannot run. Opens nothing, runs nothing."""

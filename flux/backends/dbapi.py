@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,6 +12,7 @@ from flux.exceptions import DatabaseUnavailableError, FluxMigrationException, Mi
 from flux.statements import Dialect, Statement, split
 
 if TYPE_CHECKING:
+    from flux.backends.patience import Patience
     from flux.backends.watch import Watcher
     from flux.progress import Progress
 
@@ -27,6 +27,8 @@ class Mechanics:
     dbapi: Any = None
     #: How long to wait for the migration lock, in seconds; from the configuration.
     lock_wait: float = 300
+    #: How long to wait for a database that is still starting, in seconds; the runner sets it.
+    connect_wait: float = 0
     #: Tells the user of a wait; the runner puts its own function here.
     announce: Callable[[str], None] = staticmethod(lambda message: None)
     #: Tells the user of a script that takes long, from another thread; the runner puts its own
@@ -119,36 +121,67 @@ class Mechanics:
         """
         if try_to_acquire():
             return
-        import random
+        from flux.backends.patience import Patience
 
-        started = time.monotonic()
-        next_word = 0.0
-        pause = 0.05
+        patience = Patience(self.lock_wait)
         while True:
-            waited = time.monotonic() - started
-            holder = describe_holder() if waited >= next_word or waited >= self.lock_wait else None
-            who = holder or "another process"
-            if waited >= self.lock_wait:
-                raise MigrationLockError(
-                    f"{who} is running migrations on this database, "
-                    f"and still was after {waited:.0f} s",
-                    holder=holder,
-                    hint="wait for it to end, or wait longer: --lock-wait SECONDS, "
-                    "or lock_wait in the configuration",
-                )
-            if waited >= next_word:
+            if patience.is_over or patience.is_due:
+                holder = describe_holder()
+                who = holder or "another process"
+                if patience.is_over:
+                    raise MigrationLockError(
+                        f"{who} is running migrations on this database, "
+                        f"and still was after {patience.waited:.0f} s",
+                        holder=holder,
+                        hint="wait for it to end, or wait longer: --lock-wait SECONDS, "
+                        "or lock_wait in the configuration",
+                    )
                 self.announce(
                     f"waiting for {who}, which is running migrations on this database"
-                    if next_word == 0
-                    else f"still waiting for {who}, for {waited:.0f} s now"
+                    if patience.is_new
+                    else f"still waiting for {who}, for {patience.waited:.0f} s now"
                 )
-                next_word = max(10.0, 2 * next_word)
-            time.sleep(
-                min(pause * random.uniform(0.5, 1.5), max(0.0, self.lock_wait - waited))  # noqa: S311 - jitter
-            )
-            pause = min(pause * 1.5, 1.0)
+                patience.note_word()
+            patience.pause()
             if try_to_acquire():
                 return
+
+    def wait_for_database(self, connect: Callable[[], Any]) -> Any:
+        """What `connect` gives, tried again for `connect_wait` seconds while it may be starting.
+
+        A wrong password and a database that does not exist are not waited for.
+
+        Raises the `DatabaseUnavailableError` of the last try.
+        """
+        patience: Patience | None = None
+        while True:
+            try:
+                return connect()
+            except DatabaseUnavailableError as error:
+                from flux.backends.patience import Patience, may_be_starting
+
+                patience = patience or Patience(self.connect_wait)
+                if not may_be_starting(error.message):
+                    raise
+                if patience.is_over:
+                    error.add_hint(_wait_hint(patience))
+                    raise
+                reason = " ".join(error.message.split())
+            if patience.is_due:
+                self.announce(
+                    f"waiting for the database, up to {patience.limit:g} s: {reason}"
+                    if patience.is_new
+                    else f"still waiting for the database, for {patience.waited:.0f} s: {reason}"
+                )
+                patience.note_word()
+            patience.pause()
+
+
+def _wait_hint(patience: Patience) -> str:
+    how = "--wait SECONDS, or connect_wait in the configuration"
+    if patience.limit == 0:
+        return f"a database that is still starting is waited for with {how}"
+    return f"it was waited for, for {patience.waited:.0f} s; to wait longer: {how}"
 
 
 def quote_literal(text: str) -> str:

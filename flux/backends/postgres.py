@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
@@ -28,6 +28,8 @@ from flux.backends.postgres_history import HistorySQL, applied
 from flux.backends.postgres_in_doubt import find_look, is_repeatable
 from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
 from flux.backends.postgres_lock import (
+    CAN_CHECK_CLIENT,
+    CAN_MARK,
     OWN_SESSION,
     Held,
     Holder,
@@ -55,6 +57,7 @@ from flux.config import FluxConfig
 from flux.exceptions import (
     ConnectionStateError,
     DatabaseUnavailableError,
+    FluxMigrationException,
     InvalidConfigurationError,
     Problem,
 )
@@ -63,8 +66,13 @@ from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
+if TYPE_CHECKING:
+    from flux.findings import Finding
+
 #: Seconds to wait for a pool's second session, before the lock is held without one.
 _STARVED_AFTER = 3.0
+#: Seconds that one of many tries to connect may take.
+_TRY_FOR = 5
 
 
 class PostgresBackend(MigrationBackend):
@@ -132,14 +140,7 @@ class PostgresBackend(MigrationBackend):
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> PostgresBackend:
         """For a libpq URI or keyword string."""
-        address.check_url(connection_uri)
-        if address.backend_of(connection_uri) != "postgres":
-            raise InvalidConfigurationError(
-                f"{address.redact(connection_uri)} is not the address of a PostgreSQL database",
-                hint="postgresql://user:password@host:port/database",
-            )
-        scheme, separator, rest = connection_uri.partition("://")
-        dsn = scheme.partition("+")[0] + separator + rest if separator else connection_uri
+        dsn = address.libpq_address(connection_uri)
         settings = read_settings(config)
         return cls(dsn, driver=choose(config.backend_config.get("driver")), **settings)
 
@@ -193,23 +194,22 @@ class PostgresBackend(MigrationBackend):
         if self._dsn is None:
             return self.driver.connect("", **{**self._parameters, **options})
         options = {"fallback_application_name": "flux", "client_encoding": "utf8", **options}
+        if self.connect_wait and self.dbapi is None and not address.has_timeout(self._dsn):
+            # So that the wait ends in time, and Ctrl-C ends it, also where nothing answers.
+            options["connect_timeout"] = _TRY_FOR
         try:
             return self.driver.connect(self._dsn, **options)
+        except self.driver.address_error:  # it does not parse
+            failure: FluxMigrationException = address.unreadable(self._dsn)
         except self.driver.error as error:
-            if isinstance(error, self.driver.address_error) and "://" not in self._dsn:
-                # It does not parse, and what the driver quotes may be a piece of the password.
-                raise InvalidConfigurationError(
-                    "the database's address cannot be read",
-                    hint="it reads KEY=VALUE KEY=VALUE, with quotes around a value that holds a "
-                    "space: host=localhost dbname=app password='two words'",
-                ) from None
             message = address.without_secrets(self.driver.words(error), self._dsn)
             hint = None
             if re.search(r'database ".*" does not exist', message):
                 hint = "create it first: flux makes tables, not databases"
-            raise DatabaseUnavailableError(
+            failure = DatabaseUnavailableError(
                 f"cannot connect to {address.redact(self._dsn)}: {message}", hint=hint
-            ) from None  # the driver's own error may quote the password
+            )
+        raise failure  # here, without the driver's own error as its context: it may quote a secret
 
     def cursor(self) -> Any:
         """A plain cursor, whatever the connection's own factory gives."""
@@ -244,7 +244,7 @@ class PostgresBackend(MigrationBackend):
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
                     f"{self.lock.outlast_timeouts}; "
                     f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
-                    f"{_CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
+                    f"{CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
                 )
                 is_ours, *held, fence_is_free = cursor.fetchone()
             # Behind a pooler the server's process may be another one each time.
@@ -583,6 +583,12 @@ class PostgresBackend(MigrationBackend):
 
     # Checking and telling --------------------------------------------------------------------
 
+    def examine(self) -> list[Finding]:
+        """The server, the rights, the settings, and who is in the way. Read-only."""
+        from flux.backends.postgres_examination import examine
+
+        return examine(self)
+
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
@@ -593,17 +599,6 @@ class PostgresBackend(MigrationBackend):
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
         return report(error, self.driver)
-
-
-#: An expression: whether anyone may run the blocks that mark how far a message got.
-CAN_MARK = (
-    "EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
-    "AND pg_catalog.has_language_privilege('public', oid, 'usage'))"
-)
-#: An expression: whether the server can look for its client in mid-statement.
-_CAN_CHECK_CLIENT = (
-    "current_setting('server_version_num')::int >= 140000 AND pg_catalog.version() LIKE '%linux%'"
-)
 
 
 def _is_row(row: Sequence[Any]) -> bool:

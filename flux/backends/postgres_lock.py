@@ -196,6 +196,17 @@ def running(text: str, literal: Callable[[str], str]) -> str:
     )
 
 
+#: An expression: whether anyone may run the blocks that mark how far a message got.
+CAN_MARK = (
+    "EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
+    "AND pg_catalog.has_language_privilege('public', oid, 'usage'))"
+)
+#: An expression: whether the server can look for its client in mid-statement.
+CAN_CHECK_CLIENT = (
+    "current_setting('server_version_num')::int >= 140000 AND pg_catalog.version() LIKE '%linux%'"
+)
+
+
 def fail_unless(condition: str, text: str) -> str:
     """An expression that is 0, or ends the transaction with an error that holds `text`.
 

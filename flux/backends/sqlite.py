@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from flux import address
 from flux.backends.base import MigrationBackend
@@ -27,6 +27,9 @@ from flux.journal import Way
 from flux.migration import AppliedMigration, Migration, Script
 from flux.statements import Dialect, MetaCommand, Statement, split, words
 from flux.transactions import transaction_problems, unwrap
+
+if TYPE_CHECKING:
+    from flux.findings import Finding
 
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_BUSY_TIMEOUT = 30.0
@@ -444,6 +447,12 @@ class SQLiteBackend(MigrationBackend):
     def cancel(self) -> None:
         """End the running statement with an error. Called from another thread."""
         self.dbapi.interrupt()
+
+    def examine(self) -> list[Finding]:
+        """The library, the file and what lies beside it. Read-only."""
+        from flux.backends.sqlite_examination import examine
+
+        return examine(self.path, self.fetch)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""

@@ -18,8 +18,7 @@ class SideDatabaseLock:
     """The lock on the SQLite file at `path`; freed by `close`."""
 
     def __init__(self, path: str) -> None:
-        # Two ways to one file are one lock.
-        self.path = os.path.realpath(path) + "-flux-lock"
+        self.path = lock_path(path)
         try:
             self._connection = sqlite3.connect(
                 self.path, isolation_level=None, timeout=0, check_same_thread=False
@@ -75,6 +74,11 @@ class SideDatabaseLock:
         return DatabaseUnavailableError(
             f"cannot take the migration lock: {self.path}: {error}", hint=hint
         )
+
+
+def lock_path(path: str) -> str:
+    """Where the lock on a SQLite file is: two ways to one file are one lock."""
+    return os.path.realpath(path) + "-flux-lock"
 
 
 def _describe_me() -> str:
