@@ -297,9 +297,7 @@ def reader(directory: Path, urls: Mapping[str, str], path: list[str]) -> Iterato
         ["bash", "--noprofile", "--norc"],
         cwd=directory,
         # Lines of processes that run at once must come whole.
-        env=flux_environment(
-            {"PATH": search, "FLUX_DATABASE_URL": None, "PYTHONUNBUFFERED": None}
-        ),
+        env=flux_environment({"PATH": search, "FLUX_DATABASE_URL": None, "PYTHONUNBUFFERED": None}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -41,6 +41,12 @@ def backend_of(alias: str) -> str:
         ) from None
 
 
+def driver_settings(alias: str) -> dict[str, str]:
+    """The settings in `[backend]` that give migrations connections of Django's own driver."""
+    connection: Any = connections[alias]
+    return {"driver": connection.Database.__name__} if connection.vendor == "postgresql" else {}
+
+
 def database_to_read(alias: str) -> Any:
     """The database for those who only read: of a SQLite file that is not there, its path.
 
