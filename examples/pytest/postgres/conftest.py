@@ -20,10 +20,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 @pytest.fixture(scope="session")
 def server() -> str:
-    try:
-        return os.environ["TEST_DATABASE_URL"]
-    except KeyError:
+    address = os.environ.get("TEST_DATABASE_URL")
+    if not address:
         pytest.skip("TEST_DATABASE_URL is not set")
+    return address
 
 
 @contextmanager
