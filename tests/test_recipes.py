@@ -161,7 +161,13 @@ def test_workers_take_tasks_when_the_database_is_migrated(
         workers = [
             stack.enter_context(
                 running(
-                    celery("--concurrency=1", f"--hostname={name}@localhost", "--loglevel=INFO"),
+                    celery(
+                        "--concurrency=1",
+                        "--without-mingle",
+                        "--without-gossip",
+                        f"--hostname={name}@localhost",
+                        "--loglevel=INFO",
+                    ),
                     directory,
                     env,
                 )
@@ -174,6 +180,8 @@ def test_workers_take_tasks_when_the_database_is_migrated(
             lambda: postgres_database.query("SELECT count(*) FROM greetings") == [(12,)],
             lambda: "\n".join(worker.said() for worker in workers),
         )
+        for worker in workers:  # together, for each of them takes seconds
+            worker.process.terminate()
     assert postgres_database.query("SELECT count(DISTINCT name) FROM greetings") == [(12,)]
 
 

@@ -1,9 +1,9 @@
 """Tasks whose workers migrate the database before they take the first one.
 
-    pip install "flux-migrations[postgres]" celery
-    export FLUX_DATABASE_URL=postgresql://user:password@localhost:5432/app
-    celery --app tasks worker
-    python -c "import tasks; tasks.greet.delay('Ada')"
+pip install "flux-migrations[postgres]" celery
+export FLUX_DATABASE_URL=postgresql://user:password@localhost:5432/app
+celery --app tasks worker
+python -c "import tasks; tasks.greet.delay('Ada')"
 """
 
 import os
@@ -11,10 +11,11 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import flux
 import psycopg2
 from celery import Celery
 from celery.signals import worker_init
+
+import flux
 from flux.exceptions import FluxMigrationException
 
 HERE = Path(__file__).resolve().parent

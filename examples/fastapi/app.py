@@ -1,7 +1,7 @@
 """A service for notes, which migrates its database before it takes requests.
 
-    pip install flux-migrations fastapi uvicorn
-    uvicorn app:app --workers 4
+pip install flux-migrations fastapi uvicorn
+uvicorn app:app --workers 4
 """
 
 import asyncio
@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-import flux
 from fastapi import FastAPI
 from starlette.applications import Starlette
+
+import flux
 
 HERE = Path(__file__).resolve().parent
 DATABASE = HERE / "notes.db"

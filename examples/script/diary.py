@@ -4,8 +4,8 @@
 # ///
 """A diary that makes its database when it is first used, and brings it up to date ever after.
 
-    python diary.py Dear diary, today I met a migration
-    python diary.py
+python diary.py Dear diary, today I met a migration
+python diary.py
 """
 
 import sqlite3

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import flux
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
+
+import flux
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import flux
 import pytest
+
+import flux
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
