@@ -1,10 +1,12 @@
 # Verbs; each one's work is in scripts/. Arguments: make test ARGS='-k postgres -x'
-.PHONY: help install lint check types format test coverage demo test-wheel test-image clean
+VERBS = install lint check format test test-pythons test-postgres test-dependencies test-django \
+    test-wheel test-image coverage demo docs clean
+.PHONY: help types $(VERBS)
 
 help:
 	@sed -n 's/^# \{0,1\}//p;2q' Makefile
-	@for verb in install lint check format test coverage demo test-wheel test-image clean; do \
-	    printf '  make %-11s %s\n' $$verb "$$(sed -n 's/^# //p;2q' scripts/$$verb)"; done
+	@for verb in $(VERBS); do \
+	    printf '  make %-17s %s\n' $$verb "$$(sed -n 's/^# //p;2q' scripts/$$verb)"; done
 
 install:
 	@scripts/install
@@ -21,11 +23,26 @@ format:
 test:
 	@scripts/test $(ARGS)
 
+test-pythons:
+	@scripts/test-pythons $(ARGS)
+
+test-postgres:
+	@scripts/test-postgres $(ARGS)
+
+test-dependencies:
+	@scripts/test-dependencies $(ARGS)
+
 coverage:
 	@scripts/coverage $(ARGS)
 
 demo:
 	@scripts/demo
+
+docs:
+	@scripts/docs $(ARGS)
+
+test-django:
+	@scripts/test-django $(ARGS)
 
 test-wheel:
 	@scripts/test-wheel

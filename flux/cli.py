@@ -437,6 +437,7 @@ def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
         print(render.error_text(error, palette_for(sys.stderr)), file=sys.stderr)
+    arguments.host.note_error(error)
 
 
 def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationException:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from flux.config import FluxConfig
+    from flux.exceptions import FluxMigrationException
 
 #: Those that `flux completion` has a script for.
 SHELLS = ("bash", "zsh", "fish")
@@ -40,6 +41,9 @@ class Host:
     def database(self, arguments: argparse.Namespace) -> Any:
         """The address or the open connection that is meant; None for the configuration's."""
         return None
+
+    def note_error(self, error: FluxMigrationException) -> None:
+        """Take note of what ended the command; it was shown already."""
 
 
 class Shell(Host):

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PG_CTL_VARIABLE = "FLUX_TEST_PG_CTL"
 SHARED_DATABASE = "flux_tests"
+_STARTS_WITHIN = 60.0  # seconds
 _EXE = ".exe" if sys.platform == "win32" else ""
 
 # Where installers put PostgreSQL: Debian, Red Hat, Homebrew (on ARM and Intel), Postgres.app, and
@@ -348,9 +350,25 @@ def _prepared(executor: Any, bin_dir: Path) -> PostgresServer:
         log_file=Path(executor.logfile),
         version=0,
     )
-    with closing(server.connect("postgres")) as connection, connection.cursor() as cursor:
+    with closing(_first_connection(server)) as connection, connection.cursor() as cursor:
         cursor.execute(_create_database(SHARED_DATABASE))
     return replace(server, version=connection.server_version)
+
+
+def _first_connection(server: PostgresServer) -> Connection:
+    """A connection to a server that opened its port just now: before it takes any, it says so."""
+    import psycopg2
+
+    deadline = time.monotonic() + _STARTS_WITHIN
+    while True:
+        try:
+            return server.connect("postgres")
+        except psycopg2.OperationalError as error:
+            if "the database system is starting up" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise ServerFailedError(f"{server.pg_ctl} still starts: {error}") from error
+            time.sleep(0.05)
 
 
 def _create_database(name: str, template: str = "template0") -> str:

@@ -46,6 +46,11 @@ ORDER = (
     "doctor exit_codes host versions completion",
     "arguments terminal",
     "cli testing",
+    "django/__init__ django/management/__init__ django/management/commands/__init__",
+    "django/databases",
+    "django/settings",
+    "django/host django/checks django/testing",
+    "django/apps django/management/commands/flux django/management/commands/flush",
 )
 #: These name the others and load them lazily.
 ENTRIES = {"__init__", "__main__"}
@@ -108,7 +113,9 @@ def test_imports_point_up(room: str) -> None:
             {"print", "input", "sys.stdout", "sys.stderr"}, {"cli", "terminal"}, id="prints"
         ),
         pytest.param(
-            {"os.environ", "os.getenv"}, {"config", "terminal"}, id="reads the environment"
+            {"os.environ", "os.getenv"},
+            {"config", "terminal", "django/management/commands/flux"},
+            id="reads the environment",
         ),
         pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
@@ -123,6 +130,9 @@ def test_imports_point_up(room: str) -> None:
         pytest.param({"signal.signal"}, {"cli"}, id="handles signals"),
         pytest.param({"threading.Thread"}, {"interruption", "backends/watch"}, id="starts threads"),
         pytest.param({"asyncio"}, set(), id="is anything but synchronous"),
+        pytest.param(
+            {"django"}, {room for room in ROOMS if room.startswith("django/")}, id="knows Django"
+        ),
     ],
 )
 def test_only_its_own_room(names: set[str], allowed: set[str]) -> None:

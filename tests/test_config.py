@@ -276,7 +276,8 @@ def test_values(write: Write, line: str, message: str) -> None:
     [
         pytest.param(
             '[flux]\nbackend "sqlite"\n',
-            r"flux\.toml:2:9: is not valid TOML: Expected '=' after a key in a key/value pair\n"
+            # Releases of the parser differ in quotation marks, and below in a space.
+            r"flux\.toml:2:9: is not valid TOML: Expected .=. after a key in a key/value pair\n"
             r'    2 \| backend "sqlite"\n      \|         \^',
             id="with the line",
         ),
@@ -307,7 +308,7 @@ def test_values(write: Write, line: str, message: str) -> None:
         pytest.param(b"[flux]\nbackend = '\xff'\n", r"flux\.toml: is not UTF-8", id="not UTF-8"),
         pytest.param(
             "[flux]\nbackend = 'a'\n[flux]\n",
-            r"flux\.toml:3:6: is not valid TOML: Cannot declare \('flux',\) twice\n"
+            r"flux\.toml:3:6: is not valid TOML: Can ?not declare \('flux',\) twice\n"
             r"    3 \| \[flux\]\n      \|      \^",
             id="twice",
         ),

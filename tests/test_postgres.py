@@ -895,7 +895,7 @@ SETTINGS = [
     pytest.param("SET search_path = pg_catalog", id="search_path"),
     pytest.param("SELECT pg_catalog.set_config('search_path', '', false)", id="set_config"),
     pytest.param("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", id="characteristics"),
-    pytest.param("SET statement_timeout = '1ms'", id="statement_timeout"),
+    pytest.param("SET statement_timeout = '59s'", id="statement_timeout"),
     pytest.param("SET ROLE pg_monitor", id="role"),
     pytest.param("SET SESSION AUTHORIZATION pg_monitor", id="session authorization"),
     pytest.param("SET client_min_messages = error", id="client_min_messages"),

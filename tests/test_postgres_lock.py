@@ -259,12 +259,14 @@ def test_after_a_kill_the_next_run_waits_for_the_last_statement(
 
     A dead one that goes on finds, before its COMMIT, that its lock is lost.
     """
-    insert = "INSERT INTO ran VALUES ('002');"
+    # Else the server sees within a second that it is dead, and nothing is left to wait for.
+    unseen = "SET LOCAL client_connection_check_interval = 0;"
+    insert = f"{unseen} INSERT INTO ran VALUES ('002');"
     pg.add({"001.sql": "CREATE TABLE ran (id text)", "003.sql": "INSERT INTO ran VALUES ('003')"})
     if content == "text":
         pg.add({"002.sql": f"{insert}\n{PASS_GATE}"})
     elif content == "COPY":
-        pg.add({"002.sql": f"COPY ran FROM stdin;\n002\n\\.\n{PASS_GATE}"})
+        pg.add({"002.sql": f"{unseen}\nCOPY ran FROM stdin;\n002\n\\.\n{PASS_GATE}"})
     else:
         pg.add(
             {

@@ -298,6 +298,11 @@ def test_what_may_be_starting(message: str) -> None:
         'connection to server at "h" (::1), port 1 failed: Connection refused\n'
         'connection to server at "h" (127.0.0.1), port 1 failed: FATAL:  password authentication '
         'failed for user "u"',
+        "Multiple connection attempts failed. All failures were:\n"
+        "- host: 'h', port: 1, hostaddr: '::1': connection to server at \"::1\", port 1 failed: "
+        "Connection refused\n"
+        "- host: 'h', port: 1, hostaddr: '127.0.0.1': connection to server at \"127.0.0.1\", port "
+        '1 failed: FATAL:  password authentication failed for user "u"',
         'root certificate file "/x/root.crt" does not exist',
         'could not open certificate file "/x": No such file or directory',
         "unable to open database file",

@@ -22,8 +22,8 @@ _NOT_YET = re.compile(
     | the\ database\ system\ is\ (?:starting|shutting|not\ (?:yet\ )?accepting|in\ recovery)
     | server_login_retry | connect\ failed"""
 )
-#: With several servers, or several addresses of one, libpq lists what each of them said.
-_EACH_SERVER = re.compile(r"(?:^|\n)(?=connection to server )")
+#: With several servers, or several addresses of one, drivers list what each of them said.
+_EACH_SERVER = re.compile(r"(?=connection to server )")
 
 
 class Patience:
