@@ -28,7 +28,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             settings.config_for(alias)
         settings.test_order()
     except FluxMigrationException as error:
-        return [Error(error.message, hint=error.hint, id="flux.E001")]
+        return [Error(it.message, hint=it.hint, id="flux.E001") for it in error.problems or [error]]
     return []
 
 

@@ -11,7 +11,7 @@ from django.db import connections
 
 from flux.config import FluxConfig, nearest
 from flux.django.databases import backend_of
-from flux.exceptions import InvalidConfigurationError
+from flux.exceptions import InvalidConfigurationError, Problem
 
 SOURCE: Final = "FLUX in the settings"
 #: What Django's settings say elsewhere.
@@ -86,16 +86,20 @@ def _checked(given: object, place: str, known: tuple[str, ...]) -> Mapping[str, 
     """What was given, if it is a mapping of known keys."""
     if not isinstance(given, Mapping):
         raise InvalidConfigurationError(f"{place} must be a mapping, not {type(given).__name__}")
-    for key in given:
-        if key in known:
-            continue
-        if key in _ELSEWHERE:
-            hint = f"leave it out: {_ELSEWHERE[key]}"
-        else:
-            near = nearest(str(key), known)
-            hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
-        raise InvalidConfigurationError(f"unknown key {key!r} in {place}", hint=hint)
+    if problems := [_unknown(key, place, known) for key in given if key not in known]:
+        raise InvalidConfigurationError.of(
+            tuple(problems), f"{len(problems)} unknown keys in {place}"
+        )
     return given
+
+
+def _unknown(key: object, place: str, known: tuple[str, ...]) -> Problem:
+    if key in _ELSEWHERE:
+        hint = f"leave it out: {_ELSEWHERE[str(key)]}"
+    else:
+        near = nearest(str(key), known)
+        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+    return Problem("unknown-key", (), f"unknown key {key!r} in {place}", hint)
 
 
 def _project_directory(given: Mapping[str, Any]) -> str:
