@@ -95,6 +95,7 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     """
     problems: list[Problem] = []
     names = _list_names(path)
+    _refuse_alembic(path, names)
     problems += _misnamed_placements(path)
     files = _sort_out(path, [name for name in names if not is_set_aside(name)])
     aside = _sort_out(path, [name for name in names if is_set_aside(name)])
@@ -188,6 +189,16 @@ def _list_names(path: str) -> list[str]:
         raise MigrationLoadingError(
             f"the migration directory cannot be read: {error.strerror}", location=Location(path)
         ) from error
+
+
+def _refuse_alembic(path: str, names: list[str]) -> None:
+    """Say what a directory is whose files would be told one by one as no migrations."""
+    if "env.py" in names and "script.py.mako" in names:
+        raise MigrationLoadingError(
+            "this is a directory of Alembic's (it has env.py and script.py.mako)",
+            location=Location(path),
+            hint="give flux a directory of its own: migration_directory in the configuration",
+        )
 
 
 def _misnamed_placements(path: str) -> list[Problem]:

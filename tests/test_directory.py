@@ -388,6 +388,15 @@ def test_no_directory(
     assert str(caught.value) == message
 
 
+def test_a_directory_of_alembic(fill: Fill) -> None:
+    """Flask-Migrate has it under the name that flux looks for."""
+    fill({"env.py": "", "script.py.mako": "", "alembic.ini": "", "versions/1_a.py": ""})
+    assert str(_error()) == (
+        "m: this is a directory of Alembic's (it has env.py and script.py.mako)\n"
+        "hint: give flux a directory of its own: migration_directory in the configuration"
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="paths with slashes")
 def test_all_defects_are_reported_at_once(fill: Fill) -> None:
     fill(
