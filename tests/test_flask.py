@@ -339,6 +339,13 @@ def test_every_setting_of_the_file_has_its_name(app: Any) -> None:
     )
 
 
+def test_the_guide_names_settings_that_are_there() -> None:
+    guide = Path(__file__).parents[1] / "docs" / "guides" / "flask.md"
+    named = set(re.findall(r"FLUX_[A-Z_]+", guide.read_text("utf-8")))
+    own = {"FLUX_APPLY_ON_STARTUP", "FLUX_CONFIG"}
+    assert own <= named <= own | {f"FLUX_{name.upper()}" for name in FluxConfig._fields}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
