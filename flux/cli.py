@@ -425,7 +425,7 @@ def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
     from flux import render
 
     arguments.line.clear()
-    if arguments.traceback:
+    if getattr(arguments, "traceback", False):
         import traceback
 
         traceback.print_exception(error)

@@ -244,6 +244,7 @@ class FluxConfig(NamedTuple):
         meant = address.backend_of(url)
         if meant == self.backend:
             return
+        address.check_form(url)
         source = self.source_of_url(given)
         raise InvalidConfigurationError(
             f'backend = "{self.backend}" in {self.path or "the configuration"}, and the address '
