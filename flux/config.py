@@ -244,12 +244,13 @@ class FluxConfig(NamedTuple):
         meant = address.backend_of(url)
         if meant == self.backend:
             return
+        address.check_form(url)
         source = self.source_of_url(given)
         raise InvalidConfigurationError(
             f'backend = "{self.backend}" in {self.path or "the configuration"}, and the address '
             f"{f'from {source}' if source else 'that was given'} is one of {meant}: "
             f"{address.redact(url)}",
-            hint=f'set backend = "{meant}", or give an address of {self.backend}: '
+            hint=f"{_backend_for(meant)}, or give an address of {self.backend}: "
             f"{address.FORMS[self.backend]}",
         )
 
@@ -319,6 +320,13 @@ def check_keys(
             raise InvalidConfigurationError(
                 f"{key} in [backend] must be {_type_name(wanted)}", location=Location(where)
             )
+
+
+def _backend_for(name: str) -> str:
+    """What to do for an address of that backend, which may be of nobody's."""
+    if name in address.FORMS:
+        return f'set backend = "{name}"'
+    return f'install a package that brings a backend for {name}, and set backend = "{name}"'
 
 
 def nearest(word: str, candidates: tuple[str, ...] | list[str]) -> str | None:

@@ -270,7 +270,7 @@ def _file_problems(path: str, files: _Files) -> list[Problem]:
                 else "an undo without its migration",
                 f"move it into an undo() of {files.python[id]}"
                 if in_python
-                else f"add {id}.sql, or remove it",
+                else f"put {id}.sql back; if nothing of it was ever applied, remove the undo",
                 Location(os.path.join(path, files.undo[id])),
             )
         )

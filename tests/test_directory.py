@@ -232,7 +232,8 @@ def test_list_ids_runs_and_reads_nothing(fill: Fill) -> None:
         ),
         pytest.param(
             {"x.undo.sql": SQL},
-            "m/x.undo.sql: an undo without its migration\nhint: add x.sql, or remove it",
+            "m/x.undo.sql: an undo without its migration\nhint: put x.sql back; "
+            "if nothing of it was ever applied, remove the undo",
             id="orphan undo",
         ),
         pytest.param(
@@ -425,9 +426,9 @@ def test_all_defects_are_reported_at_once(fill: Fill) -> None:
         "- m: 2_b.sql and 2_b.py have one id\n"
         "hint: remove one of the two\n"
         "- m/3_c.undo.sql: an undo without its migration\n"
-        "hint: add 3_c.sql, or remove it\n"
+        "hint: put 3_c.sql back; if nothing of it was ever applied, remove the undo\n"
         "- m/3_d.undo.sql: an undo without its migration\n"
-        "hint: add 3_d.sql, or remove it\n"
+        "hint: put 3_d.sql back; if nothing of it was ever applied, remove the undo\n"
         "- m/5_e.sql:1: is not UTF-8 (byte 0xFF)\n"
         "hint: save it as UTF-8\n"
         "- m/8_h.sql:1:1: holds a NUL byte, at which drivers would cut the text\n"
