@@ -6,7 +6,7 @@ VERBS = install lint check format test test-psycopg test-pythons test-postgres t
 help:
 	@sed -n 's/^# \{0,1\}//p;2q' Makefile
 	@for verb in $(VERBS); do \
-	    printf '  make %-17s %s\n' $$verb "$$(sed -n 's/^# //p;2q' scripts/$$verb)"; done
+	    printf '  make %-18s %s\n' $$verb "$$(sed -n 's/^# //p;2q' scripts/$$verb)"; done
 
 install:
 	@scripts/install

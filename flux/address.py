@@ -47,6 +47,10 @@ _KEYWORD_STRING: Final = re.compile(r"\s*\w+\s*=")
 _PAIR: Final = r"(?s)\s*(?P<name>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?!')(?:\\.|[^\s\\])*)"
 _UNPRINTABLE: Final = r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]"
 _BAD_PERCENT: Final = r"%(?![0-9A-Fa-f]{2})|%00"
+#: What is written of a password in other forms than those of an address: JSON, ODBC, a shell's.
+_REVEALING: Final = r"(?i)(?:password|passwd|pwd|secret|token)[\"']?\s*[=:]"
+#: A path that is meant as one.
+_SURE_PATH: Final = r"\.{0,2}[\\/]|[A-Za-z]:[\\/]"
 _FORGOTTEN_SCHEME: Final = r"(?s)(?![A-Za-z]:[\\/])[^/\\]*:.*@"
 
 #: Parameters that may be shown, and those that may not; of any other not even its name, which may
@@ -105,6 +109,7 @@ def sqlite_path(address: str) -> str:
     """
     name = scheme(address)
     if name is None and not address.startswith("file:") and not _is_keyword_string(address):
+        check_form(address)
         return _checked_path(address.removeprefix("sqlite:"))
     if name not in ("sqlite", "sqlite3"):
         raise InvalidConfigurationError(
@@ -129,6 +134,19 @@ def sqlite_path(address: str) -> str:
 
         path = unquote(path)
     return _checked_path(path)
+
+
+def check_form(address: str) -> None:
+    """Refuse a text that has no form of an address, and would be taken for the path of a file.
+
+    Raises `InvalidConfigurationError`, which quotes nothing of it.
+    """
+    if scheme(address) is None and not _is_keyword_string(address) and _hides(address):
+        raise _cannot_be_read(
+            "it seems to hold a password, and is neither a URL nor a list of KEY=VALUE",
+            f"{FORMS['postgres']}, with no quotes or other text around it; "
+            "the path of a file of such a name begins with ./",
+        )
 
 
 def libpq_address(address: str) -> str:
@@ -161,6 +179,8 @@ def unreadable(address: str) -> InvalidConfigurationError:
 
     known = sorted(_SHOWN | {"password", "options", "sslpassword"})
     for number, one in enumerate(_parameters(address), 1):
+        if one.name == "ssl":
+            return _cannot_be_read("ssl is a parameter of asyncpg", "libpq's is sslmode=require")
         if one.name in known:
             continue
         # Only the name that is meant: the one that is given may be a piece of a password.
@@ -386,10 +406,21 @@ def _shown(parameter: _Parameter) -> str:
 def _redact_path(address: str) -> str:
     """A SQLite address; what looks like an address of another kind is cut where that shows."""
     start, slashes, rest = address.partition("://") if scheme(address) else ("", "", address)
+    if not start and _hides(rest):
+        return "***"
     if cut := re.search(r"(?s):(?!(?<=^[A-Za-z]:)[\\/]).*@", rest):
         return f"{start}{slashes}{rest[: cut.start()]}:***"
     path, mark, _ = rest.partition("?")
     return start + slashes + path + (mark and mark + _redact_parameters(address, "&"))
+
+
+def _hides(text: str) -> bool:
+    """Whether a text that is no address, nor surely a path, seems to hold a password."""
+    if re.match(_SURE_PATH, text):
+        return False
+    return (
+        re.search(_REVEALING, text) is not None or re.match(r"[^@]*/[^@]*@", text) is not None
+    )
 
 
 def _secrets(address: str) -> set[str]:

@@ -9,11 +9,64 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
+
+_Result = TypeVar("_Result")
 
 #: Seconds that a step gets to end after each way of asking it to.
 _GRACE = 1.0
 _TIMES = 10
+
+
+def in_thread(act: Callable[[], _Result]) -> _Result:
+    """What `act` gives, for what waits without running Python code and cannot be cancelled.
+
+    Raises what it raises. An interruption ends the waiting at once; the thread is left behind.
+    Only the main thread is ever interrupted: in another one, `act` is just called.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return act()
+    call = _Call(act)
+    call.wait()
+    return call.result()
+
+
+class _Call(Generic[_Result]):
+    """A call in a thread of its own."""
+
+    def __init__(self, act: Callable[[], _Result]) -> None:
+        self._act = act
+        self._results: list[_Result] = []
+        self.failure: BaseException | None = None
+        # Not Thread.join, which before Python 3.13 takes a thread for ended when a signal comes.
+        self.done = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="flux-step", daemon=True)
+
+    @property
+    def thread(self) -> int:
+        """The number of the thread; 0 before it runs."""
+        return self._thread.ident or 0
+
+    def wait(self) -> None:
+        """Start it, and return when it is done."""
+        self._thread.start()
+        # In pieces: on Windows a wait without limit sees no signal.
+        while not self.done.wait(0.5):
+            pass
+
+    def result(self) -> _Result:
+        """What it gave. Raises what it raised."""
+        if self.failure is not None:
+            raise self.failure
+        return self._results[0]
+
+    def _work(self) -> None:
+        try:
+            self._results.append(self._act())
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.done.set()
 
 
 class Interruptible:
@@ -32,31 +85,16 @@ class Interruptible:
 
     def __call__(self, act: Callable[[], None]) -> None:
         """Call `act`. Raises what it raises, and KeyboardInterrupt if that ended it."""
-        failures: list[BaseException] = []
-        # Not Thread.join, which before Python 3.13 takes a thread for ended when a signal comes.
-        done = threading.Event()
-
-        def work() -> None:
-            try:
-                act()
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                done.set()
-
-        thread = threading.Thread(target=work, name="flux-step", daemon=True)
+        call = _Call(act)
         try:
-            thread.start()
-            # In pieces: on Windows a wait without limit sees no signal.
-            while not done.wait(0.5):
-                pass
+            call.wait()
         except KeyboardInterrupt:
             self.was_interrupted = True
-            self._end(done, thread.ident or 0)
-        if failures:
+            self._end(call.done, call.thread)
+        if call.failure is not None:
             if self.was_interrupted:
-                raise KeyboardInterrupt from failures[0]
-            raise failures[0]
+                raise KeyboardInterrupt from call.failure
+            raise call.failure
 
     def _end(self, done: threading.Event, thread: int) -> None:
         """Return when the thread is done; it is asked more than once, as it may not yet listen."""

@@ -23,7 +23,7 @@ def describe() -> str:
 
 
 def _drivers() -> list[str]:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import version
 
     found = []
     try:
@@ -35,6 +35,6 @@ def _drivers() -> list[str]:
     for package, driver in _DRIVERS.items():
         try:
             found.append(f"{driver} {version(package)}")
-        except PackageNotFoundError:
+        except Exception:  # noqa: S112 - it is not installed, or what describes it is broken
             continue
     return found

@@ -16,6 +16,7 @@ import kubernetes_validate  # type: ignore[import-untyped] # it has no types
 import pytest
 import yaml
 
+import flux
 from tests.flux_process import FluxProcess, FluxResult, flux_environment
 from tests.postgres_server import Postgres
 from tests.replicas import run_together
@@ -168,6 +169,45 @@ def test_a_job_that_is_stopped(directory: Path, postgres_database: Postgres) -> 
     assert run_container(directory, postgres_database).code == 0
 
 
+def commands(path: str) -> str:
+    """The indented commands in the comment at the top of an example."""
+    comment = (EXAMPLES / path).read_text("utf-8").partition("\napiVersion")[0]
+    return "\n".join(re.findall(r"(?m)^#   (.*)", comment))
+
+
+@not_on_windows
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        pytest.param(["", "SuccessCriteriaMet", "SuccessCriteriaMet Complete"], 0, id="complete"),
+        pytest.param(["", "FailureTarget", "FailureTarget Failed"], 1, id="failed"),
+        pytest.param([], 1, id="never"),
+    ],
+)
+def test_the_commands_that_wait_for_a_job(tmp_path: Path, states: list[str], code: int) -> None:
+    """They end with the Job, whichever way it ends, and succeed where it did.
+
+    There is no cluster: `kubectl` tells one of the conditions that a Job has after the other.
+    """
+    (tmp_path / "states").write_text("".join(f"{state}\n" for state in states), "utf-8")
+    tell_one = "head -n 1 states; tail -n +2 states >rest; mv rest states"
+    programs = {"kubectl": f'if [ "$1" = get ]; then {tell_one}; fi', "sleep": ""}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-e", "-c", commands("kubernetes/job.yaml")],
+        cwd=tmp_path,
+        env=flux_environment({"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANGS_AFTER,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    assert (tmp_path / "states").read_text("utf-8") == ""
+
+
 # systemd --------------------------------------------------------------------------------------
 
 UNITS = {path.name: path.read_text("utf-8") for path in (EXAMPLES / "systemd").iterdir()}
@@ -284,10 +324,11 @@ def test_the_workflow_installs_what_there_is() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for job in JOBS.values():
         (install,) = (s["run"] for s in job["steps"] if s.get("run", "").startswith("pip "))
-        found = re.fullmatch(r'pip install "([\w-]+)\[(\w+)\]"', install)
+        found = re.fullmatch(r'pip install "([\w-]+)\[(\w+)\]>=([\d.]+)"', install)
         assert found
         assert found[1] == project["name"]
         assert found[2] in project["optional-dependencies"]
+        assert flux.__version__.startswith(found[3])
 
 
 def test_the_address_is_that_of_the_service() -> None:

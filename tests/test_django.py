@@ -19,6 +19,7 @@ import pytest
 from flux.arguments import build_parser
 from flux.exit_codes import DISAGREES, MISUSED, PENDING
 from tests.django_project import BOOKS, DjangoProject, postgres_alias, sqlite_alias
+from tests.documents import PAGES, read_blocks
 from tests.flux_process import flux_environment
 from tests.postgres_server import Postgres
 from tests.terminal import posix_only
@@ -68,6 +69,21 @@ def test_apply_and_roll_back_beside_migrate(project: DjangoProject) -> None:
     assert project.succeed("flux", "validate").startswith("valid: 2 migrations")
     assert project.succeed("flux", "rollback", "--all", "-y").endswith("rolled back\n")
     assert project.succeed("flux", "plan", "--sql").startswith("apply  001_book")
+
+
+def test_the_table_of_the_guide_on_postgresql(postgres_project: DjangoProject) -> None:
+    """The guide's model can be used over it as over one that Django made."""
+    blocks = read_blocks(PAGES["docs/guides/django.md"].read_text("utf-8"))
+    [table] = [block.text for block in blocks if block.text.startswith("CREATE") and not block.file]
+    [model] = [block.text for block in blocks if block.file == "notes/models.py"]
+    postgres_project.add({"001_note.sql": table})
+    postgres_project.write("notes/__init__.py", "")
+    postgres_project.write("notes/models.py", model)
+    postgres_project.configure('INSTALLED_APPS += ["notes"]')
+    postgres_project.succeed("migrate")
+    postgres_project.succeed("flux", "apply")
+    program = "from notes.models import Note\nprint(Note.objects.create(text='x').pk)"
+    assert postgres_project.run(program) == "1\n"
 
 
 def test_the_exit_codes_are_those_of_flux(sqlite_project: DjangoProject) -> None:

@@ -1,6 +1,6 @@
 """Tasks whose workers migrate the database before they take the first one.
 
-pip install "flux-migrations[postgres]" celery
+pip install "flux-migrations[postgres]>=0.1" celery
 export FLUX_DATABASE_URL=postgresql://user:password@localhost:5432/app
 celery --app tasks worker
 python -c "import tasks; tasks.greet.delay('Ada')"

@@ -1,6 +1,6 @@
 """A service for notes, which migrates its database before it takes requests.
 
-pip install flux-migrations fastapi uvicorn
+pip install "flux-migrations>=0.1" fastapi uvicorn
 uvicorn app:app --workers 4
 """
 

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["flux-migrations"]
+# dependencies = ["flux-migrations>=0.1"]
 # ///
 """A diary that makes its database when it is first used, and brings it up to date ever after.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -153,6 +154,7 @@ class Mechanics:
 
         Raises the `DatabaseUnavailableError` of the last try.
         """
+        started = time.monotonic()
         patience: Patience | None = None
         while True:
             try:
@@ -160,7 +162,7 @@ class Mechanics:
             except DatabaseUnavailableError as error:
                 from flux.backends.patience import Patience, may_be_starting
 
-                patience = patience or Patience(self.connect_wait)
+                patience = patience or Patience(self.connect_wait, started=started)
                 if not may_be_starting(error.message):
                     raise
                 if patience.is_over:

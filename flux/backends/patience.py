@@ -29,9 +29,10 @@ _EACH_SERVER = re.compile(r"(?=connection to server )")
 class Patience:
     """One wait of at most `limit` seconds, with growing pauses that differ between processes."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, *, started: float | None = None) -> None:
+        """`started` is the moment of `time.monotonic` from which it counts; by default now."""
         self.limit = limit
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._pause = _SHORTEST
         self._next_word = 0.0
 

@@ -196,7 +196,7 @@ class PostgresBackend(MigrationBackend):
         options = {"fallback_application_name": "flux", "client_encoding": "utf8", **options}
         if self.connect_wait and self.dbapi is None and not address.has_timeout(self._dsn):
             # So that the wait ends in time, and Ctrl-C ends it, also where nothing answers.
-            options["connect_timeout"] = _TRY_FOR
+            options["connect_timeout"] = max(2, min(_TRY_FOR, int(self.connect_wait)))
         try:
             return self.driver.connect(self._dsn, **options)
         except self.driver.address_error:  # it does not parse

@@ -136,7 +136,7 @@ def choose(name: str | None) -> Driver:
     name = name or next(iter([*_installed(), *EXTRAS]))
     try:
         driver: Driver = importlib.import_module(f"flux.backends.postgres_{name}").DRIVER
-    except ImportError as error:
+    except Exception as error:  # a broken driver may raise anything
         raise BackendNotInstalledError(
             f"the driver {name} cannot be imported: {error}",
             hint=f'pip install "flux-migrations[{EXTRAS[name]}]"',

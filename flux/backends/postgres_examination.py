@@ -187,9 +187,10 @@ def describe_settings(settings: dict[str, Setting], user: str, *, is_direct: boo
     """What is set for the role, the database or the server, and is in the way."""
 
     def change(name: str, value: str) -> str:
-        return (
-            f"ALTER ROLE {user} SET {name} = {value} (now it comes from: {settings[name].source})"
-        )
+        source = settings[name].source
+        if source == "client":
+            return f"give {name}={value} where it comes from: PGOPTIONS, or options in the address"
+        return f"ALTER ROLE {user} SET {name} = {value} (now it comes from: {source})"
 
     def seconds(name: str) -> float:
         return settings[name].seconds if name in settings else 0
@@ -433,14 +434,15 @@ SELECT pg_catalog.current_setting('server_version_num')::int,
     pg_catalog.current_setting('server_version'), pg_catalog.pg_backend_pid(),
     pg_catalog.pg_is_in_recovery(), pg_catalog.pg_encoding_to_char(d.encoding),
     {CAN_MARK}, {CAN_CHECK_CLIENT},
-    least(
+    CASE WHEN r.rolsuper THEN pg_catalog.current_setting('max_connections')::int - ({_IN_USE})
+    ELSE least(
         pg_catalog.current_setting('max_connections')::int
             - pg_catalog.current_setting('superuser_reserved_connections')::int
             - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int
             - ({_IN_USE}),
         nullif(d.datconnlimit, -1) - ({_IN_USE} AND a.datid = d.oid),
         nullif(r.rolconnlimit, -1) - ({_IN_USE} AND a.usesysid = r.oid)
-    )::int
+    ) END::int
 FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
 WHERE d.datname = pg_catalog.current_database() AND r.rolname = session_user"""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 from typing import Any, ClassVar, Final
 
@@ -12,6 +13,7 @@ from psycopg2 import extensions
 
 from flux.backends.postgres_driver import Driver
 from flux.exceptions import ConnectionStateError
+from flux.interruption import in_thread
 
 
 class Psycopg2(Driver):
@@ -22,7 +24,8 @@ class Psycopg2(Driver):
 
     def connect(self, address: str, **options: Any) -> Any:
         """A new connection in autocommit, by libpq's address and further parameters of libpq."""
-        connection = psycopg2.connect(address, **options)
+        # libpq waits in it without running Python code, as long as a silent host lets it.
+        connection = in_thread(partial(psycopg2.connect, address, **options))
         connection.autocommit = True
         return connection
 

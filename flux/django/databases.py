@@ -36,6 +36,8 @@ def backend_of(alias: str) -> str:
     try:
         return _BACKENDS[connection.vendor]
     except KeyError:
+        if connection.vendor == "unknown":  # Django's stand-in for what the settings lack
+            raise InvalidConfigurationError(f"DATABASES says nothing of {alias!r}") from None
         raise InvalidConfigurationError(
             f"flux has no backend for {connection.display_name}, which the database {alias!r} is"
         ) from None

@@ -87,7 +87,10 @@ def _databases() -> dict[str, Mapping[str, Any]]:
 def _checked(given: object, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:
     """What was given, if it is a mapping of known keys."""
     if not isinstance(given, Mapping):
-        raise InvalidConfigurationError(f"{place} must be a mapping, not {type(given).__name__}")
+        raise InvalidConfigurationError(
+            f"{place} must be a mapping, not {type(given).__name__}",
+            hint='for instance {"default": {}}' if place.startswith(_DATABASES) else None,
+        )
     if problems := [_unknown(key, place, known) for key in given if key not in known]:
         raise InvalidConfigurationError.of(
             tuple(problems), f"{len(problems)} unknown keys in {place}"
