@@ -161,6 +161,8 @@ def unreadable(address: str) -> InvalidConfigurationError:
 
     known = sorted(_SHOWN | {"password", "options", "sslpassword"})
     for number, one in enumerate(_parameters(address), 1):
+        if one.name == "ssl":
+            return _cannot_be_read("ssl is a parameter of asyncpg", "libpq's is sslmode=require")
         if one.name in known:
             continue
         # Only the name that is meant: the one that is given may be a piece of a password.

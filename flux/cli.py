@@ -197,7 +197,7 @@ def _status(arguments: Arguments) -> int:
     if arguments.json:
         _print_json(arguments, render.status_data(status))
     else:
-        print(render.status_text(status, palette_for(sys.stdout)))
+        print(arguments.host.spell(render.status_text(status, palette_for(sys.stdout))))
     code = code_of_problems(status.problems)
     if code == DONE and arguments.check and not status.is_settled:
         return PENDING
@@ -215,7 +215,8 @@ def _plan(arguments: Arguments) -> int:
     if arguments.json:
         _print_json(arguments, render.plan_data(plan, sql_of=sql_of, in_doubt=in_doubt))
     else:
-        print(render.plan_text(plan, palette_for(sys.stdout), sql_of=sql_of, in_doubt=in_doubt))
+        text = render.plan_text(plan, palette_for(sys.stdout), sql_of=sql_of, in_doubt=in_doubt)
+        print(arguments.host.spell(text))
     return DONE
 
 
@@ -236,7 +237,7 @@ def _validate(arguments: Arguments) -> int:
     if arguments.json:
         _print_json(arguments, {"problems": render.problems_data(problems)})
     elif problems:
-        print(render.problems_text(problems, palette_for(sys.stdout)))
+        print(arguments.host.spell(render.problems_text(problems, palette_for(sys.stdout))))
     else:
         print(f"valid: {count} migration{'' if count == 1 else 's'}, in order with the history")
     return code_of_problems(problems)
@@ -255,7 +256,7 @@ def _doctor(arguments: Arguments) -> int:
     for finding in examine(lambda: host.config(arguments), lambda: host.database(arguments)):
         findings.append(finding)
         if not arguments.json:
-            print(render.finding_text(finding, palette), flush=True)
+            print(host.spell(render.finding_text(finding, palette)), flush=True)
     if arguments.json:
         _print_json(arguments, render.findings_data(findings))
     else:
@@ -436,7 +437,8 @@ def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
     else:
         if sys.stdout is not None:
             sys.stdout.flush()
-        print(render.error_text(error, palette_for(sys.stderr)), file=sys.stderr)
+        text = arguments.host.spell(render.error_text(error, palette_for(sys.stderr)))
+        print(text, file=sys.stderr)
     arguments.host.note_error(error)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flux import address
@@ -97,23 +97,51 @@ class FluxConfig(NamedTuple):
 
     @classmethod
     def from_mapping(
-        cls, settings: Mapping[str, Any], *, source: str, directory: str
+        cls,
+        settings: Mapping[str, Any],
+        *,
+        source: str,
+        directory: str,
+        prefix: str = "",
+        others: tuple[str, ...] = (),
     ) -> FluxConfig:
         """The settings of a program, named as in `[flux]`; `backend_config` has the backend's.
 
         `source` says where they stand ("FLUX in the settings"); relative paths count from
-        `directory`. Raises `InvalidConfigurationError`, which names the source and the key.
+        `directory`. An address is taken as it is, since a program reads the environment itself;
+        without a `backend`, it says which. With a `prefix` such as FLUX_, errors name the keys as
+        FLUX_LOCK_WAIT; `others` are the keys that the program has beside these.
+
+        Raises `InvalidConfigurationError`, which names the source and the key.
         """
         general = {
             key: os.fspath(value) if isinstance(value, os.PathLike) else value
             for key, value in settings.items()
+            if key not in others
         }
         backend_config = general.pop("backend_config", {})
+
+        def spell(key: str) -> str:
+            return prefix + key.upper() if prefix else key
+
         if not isinstance(backend_config, Mapping):
             raise InvalidConfigurationError(
-                f"backend_config in {source} must be a mapping of the backend's settings",
+                f"{spell('backend_config')} in {source} must be a mapping of the backend's "
+                "settings",
             )
-        config = cls._from_sections(general, backend_config, source, source, directory=directory)
+        config = cls._from_sections(
+            {"backend": "sqlite", **general},
+            backend_config,
+            source,
+            source,
+            directory=directory,
+            spell=spell,
+            others=(*others, "backend_config"),
+        )
+        if config.database_url is not None:
+            config = config._replace(database_url=config.database_url.replace("$", "$$"))
+        if "backend" not in general and config.names_database:
+            config = config._replace(backend=address.backend_of(config.find_url()))
         return config._replace(directory=directory)
 
     @classmethod
@@ -125,8 +153,11 @@ class FluxConfig(NamedTuple):
         section: str,
         *,
         directory: str,
+        spell: Callable[[str], str] = str,
+        others: tuple[str, ...] = (),
     ) -> FluxConfig:
-        _refuse_unknown(general, tuple(_CHECKS), path, "key", section)
+        known = tuple(spell(key) for key in (*_CHECKS, *others))
+        _refuse_unknown([spell(key) for key in general], known, path, "key", section)
         if "backend" not in general:
             raise InvalidConfigurationError(
                 f'{section} needs a backend, for instance backend = "sqlite"',
@@ -138,13 +169,18 @@ class FluxConfig(NamedTuple):
                 given = repr(value)
                 shown = "" if re.search(_SENSITIVE, key + given) else f", not {given}"
                 raise InvalidConfigurationError(
-                    f"{key} in {section} must be {wanted}{shown}", location=Location(path)
+                    f"{spell(key)} in {section} must be {wanted}{shown}", location=Location(path)
                 )
         settings = dict(general)
         settings["migration_directory"] = os.path.join(
             directory, settings.get("migration_directory", "migrations")
         )
         return cls(**settings, backend_config=backend_config, path=path)
+
+    @property
+    def names_database(self) -> bool:
+        """Whether the environment or the settings have an address."""
+        return DATABASE_URL_VARIABLE in os.environ or self.database_url is not None
 
     @property
     def project_directory(self) -> str:
@@ -213,7 +249,7 @@ class FluxConfig(NamedTuple):
             f'backend = "{self.backend}" in {self.path or "the configuration"}, and the address '
             f"{f'from {source}' if source else 'that was given'} is one of {meant}: "
             f"{address.redact(url)}",
-            hint=f'set backend = "{meant}", or give an address of {self.backend}: '
+            hint=f"{_backend_for(meant)}, or give an address of {self.backend}: "
             f"{address.FORMS[self.backend]}",
         )
 
@@ -285,6 +321,13 @@ def check_keys(
             )
 
 
+def _backend_for(name: str) -> str:
+    """What to do for an address of that backend, which may be of nobody's."""
+    if name in address.FORMS:
+        return f'set backend = "{name}"'
+    return f'install a package that brings a backend for {name}, and set backend = "{name}"'
+
+
 def nearest(word: str, candidates: tuple[str, ...] | list[str]) -> str | None:
     """The candidate most like a mistyped word, if any is like it."""
     from difflib import get_close_matches
@@ -337,7 +380,7 @@ _CHECKS = {
 
 
 def _refuse_unknown(
-    given: Mapping[str, Any], known: tuple[str, ...], path: str, noun: str, where: str
+    given: Iterable[str], known: tuple[str, ...], path: str, noun: str, where: str
 ) -> None:
     unknown = [key for key in given if key not in known]
     if not unknown:

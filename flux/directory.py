@@ -95,6 +95,7 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     """
     problems: list[Problem] = []
     names = _list_names(path)
+    _refuse_alembic(path, names)
     problems += _misnamed_placements(path)
     files = _sort_out(path, [name for name in names if not is_set_aside(name)])
     aside = _sort_out(path, [name for name in names if is_set_aside(name)])
@@ -190,6 +191,16 @@ def _list_names(path: str) -> list[str]:
         ) from error
 
 
+def _refuse_alembic(path: str, names: list[str]) -> None:
+    """Say what a directory is whose files would be told one by one as no migrations."""
+    if "env.py" in names and "script.py.mako" in names:
+        raise MigrationLoadingError(
+            "this is a directory of Alembic's (it has env.py and script.py.mako)",
+            location=Location(path),
+            hint="give flux a directory of its own: migration_directory in the configuration",
+        )
+
+
 def _misnamed_placements(path: str) -> list[Problem]:
     with os.scandir(path) as entries:
         folders = sorted(entry.name for entry in entries if entry.is_dir())
@@ -259,7 +270,7 @@ def _file_problems(path: str, files: _Files) -> list[Problem]:
                 else "an undo without its migration",
                 f"move it into an undo() of {files.python[id]}"
                 if in_python
-                else f"add {id}.sql, or remove it",
+                else f"put {id}.sql back; if nothing of it was ever applied, remove the undo",
                 Location(os.path.join(path, files.undo[id])),
             )
         )

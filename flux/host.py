@@ -42,6 +42,10 @@ class Host:
         """The address or the open connection that is meant; None for the configuration's."""
         return None
 
+    def spell(self, text: str) -> str:
+        """A text whose commands in backquotes are called as they are here. Pure."""
+        return text.replace("`flux ", f"`{self.prog} ")
+
     def note_error(self, error: FluxMigrationException) -> None:
         """Take note of what ended the command; it was shown already."""
 

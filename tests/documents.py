@@ -296,7 +296,8 @@ def reader(directory: Path, urls: Mapping[str, str], path: list[str]) -> Iterato
     shell = subprocess.Popen(
         ["bash", "--noprofile", "--norc"],
         cwd=directory,
-        env=flux_environment({"PATH": search, "FLUX_DATABASE_URL": None}),
+        # Lines of processes that run at once must come whole.
+        env=flux_environment({"PATH": search, "FLUX_DATABASE_URL": None, "PYTHONUNBUFFERED": None}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -48,6 +48,7 @@ ORDER = (
     "doctor exit_codes host versions completion",
     "arguments terminal",
     "cli testing",
+    "flask",
     "django/__init__ django/management/__init__ django/management/commands/__init__",
     "django/databases",
     "django/settings",
@@ -135,6 +136,7 @@ def test_imports_point_up(room: str) -> None:
         pytest.param(
             {"django"}, {room for room in ROOMS if room.startswith("django/")}, id="knows Django"
         ),
+        pytest.param({"flask", "click", "werkzeug"}, {"flask"}, id="knows Flask"),
     ],
 )
 def test_only_its_own_room(names: set[str], allowed: set[str]) -> None:

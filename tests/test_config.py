@@ -610,6 +610,14 @@ def test_a_program_gives_its_settings(tmp_path: Path) -> None:
             "backend_config in FLUX must be a mapping of the backend's settings",
             id="backend_config",
         ),
+        pytest.param(
+            {"nothing_like_it": 1},
+            "FLUX: unknown key 'nothing_like_it' in FLUX\n"
+            "hint: there are: backend, migration_directory, log_level, apply_repeatable_on_undo, "
+            "post_apply_on_failure, order, missing, lock_wait, connect_wait, database_url, "
+            "backend_config",
+            id="unlike any",
+        ),
     ],
 )
 def test_wrong_settings_of_a_program_name_their_source(
@@ -618,3 +626,37 @@ def test_wrong_settings_of_a_program_name_their_source(
     with pytest.raises(InvalidConfigurationError) as caught:
         FluxConfig.from_mapping(settings, source="FLUX", directory="")
     assert str(caught.value) == message
+
+
+def test_a_program_may_leave_the_backend_to_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the environment comes first, as in `resolve_url`; with none, SQLite stands in."""
+    monkeypatch.delenv("FLUX_DATABASE_URL", raising=False)
+
+    def backend(**settings: str) -> str:
+        return FluxConfig.from_mapping(settings, source="FLUX", directory="").backend
+
+    assert backend() == "sqlite"
+    assert backend(database_url="postgresql://localhost/a") == "postgres"
+    assert backend(database_url="postgresql://localhost/a", backend="other") == "other"
+    monkeypatch.setenv("FLUX_DATABASE_URL", "a.db")
+    assert backend(database_url="postgresql://localhost/a") == "sqlite"
+
+
+def test_the_address_of_a_program_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dollar signs of its password are no variables, of which a program reads its own."""
+    monkeypatch.delenv("FLUX_DATABASE_URL", raising=False)
+    url = "postgresql://u:$$a${B}$@localhost/a"
+    config = FluxConfig.from_mapping({"database_url": url}, source="FLUX", directory="")
+    assert config.resolve_url() == url
+
+
+def test_the_keys_of_a_program_may_have_a_prefix() -> None:
+    settings = {"lock_wiat": 5, "own": 1, "owm": 2}
+    with pytest.raises(InvalidConfigurationError) as caught:
+        FluxConfig.from_mapping(
+            settings, source="settings", directory="", prefix="APP_", others=("own",)
+        )
+    assert [(one.message, one.hint) for one in caught.value.problems] == [
+        ("unknown key 'APP_LOCK_WIAT' in settings", "did you mean 'APP_LOCK_WAIT'?"),
+        ("unknown key 'APP_OWM' in settings", "did you mean 'APP_OWN'?"),
+    ]

@@ -232,7 +232,8 @@ def test_list_ids_runs_and_reads_nothing(fill: Fill) -> None:
         ),
         pytest.param(
             {"x.undo.sql": SQL},
-            "m/x.undo.sql: an undo without its migration\nhint: add x.sql, or remove it",
+            "m/x.undo.sql: an undo without its migration\nhint: put x.sql back; "
+            "if nothing of it was ever applied, remove the undo",
             id="orphan undo",
         ),
         pytest.param(
@@ -388,6 +389,15 @@ def test_no_directory(
     assert str(caught.value) == message
 
 
+def test_a_directory_of_alembic(fill: Fill) -> None:
+    """Flask-Migrate has it under the name that flux looks for."""
+    fill({"env.py": "", "script.py.mako": "", "alembic.ini": "", "versions/1_a.py": ""})
+    assert str(_error()) == (
+        "m: this is a directory of Alembic's (it has env.py and script.py.mako)\n"
+        "hint: give flux a directory of its own: migration_directory in the configuration"
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="paths with slashes")
 def test_all_defects_are_reported_at_once(fill: Fill) -> None:
     fill(
@@ -416,9 +426,9 @@ def test_all_defects_are_reported_at_once(fill: Fill) -> None:
         "- m: 2_b.sql and 2_b.py have one id\n"
         "hint: remove one of the two\n"
         "- m/3_c.undo.sql: an undo without its migration\n"
-        "hint: add 3_c.sql, or remove it\n"
+        "hint: put 3_c.sql back; if nothing of it was ever applied, remove the undo\n"
         "- m/3_d.undo.sql: an undo without its migration\n"
-        "hint: add 3_d.sql, or remove it\n"
+        "hint: put 3_d.sql back; if nothing of it was ever applied, remove the undo\n"
         "- m/5_e.sql:1: is not UTF-8 (byte 0xFF)\n"
         "hint: save it as UTF-8\n"
         "- m/8_h.sql:1:1: holds a NUL byte, at which drivers would cut the text\n"

@@ -365,6 +365,13 @@ def test_a_service_and_a_password_file(
     assert (result.code, result.out) == (0, "no migrations\n")
 
 
+def test_a_migration_gets_a_connection_of_djangos_driver(postgres_project: DjangoProject) -> None:
+    """Both are installed; flux alone would take psycopg2, and Django takes psycopg 3."""
+    shown = "print('module', type(connection).__module__.partition('.')[0])"
+    postgres_project.add({"001_look.py": f"def apply(connection):\n    {shown}\n"})
+    assert "module psycopg\n" in postgres_project.succeed("flux", "apply")
+
+
 def test_no_password_is_shown(postgres_project: DjangoProject, postgres_database: Postgres) -> None:
     """Not where it is wrong, where the server is not there, nor in a traceback."""
     project = postgres_project

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -271,6 +273,31 @@ def test_rows_that_refer_to_nothing(project: Project) -> None:
     project.succeed("apply")
     project.query("INSERT INTO b VALUES (7)")
     assert only(examined(project), "file")["message"].startswith("rows of b refer to rows that")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a lock")
+def test_who_runs_migrations_on_a_file_now(project: Project) -> None:
+    """Without taking the lock: the batch that has it goes on to its end."""
+    waits = (
+        "import pathlib, time\n\n"
+        "def apply(connection):\n"
+        "    while not pathlib.Path('go').exists():\n"
+        "        time.sleep(0.05)\n"
+    )
+    project.add({"001_a.sql": "CREATE TABLE a (id);\n"})
+    project.succeed("apply")
+    project.add({"002_b.py": waits})
+    with project.started("apply", "-y") as running:
+        lock = Path(f"{project.database}-flux-lock")
+        deadline = time.monotonic() + 30
+        while not any(
+            one.startswith(f"lock: pid {running.pid} ")
+            for one in told(examined(project), "warning")
+        ):
+            assert time.monotonic() < deadline, lock.exists()
+        project.write("go", "")
+        assert running.wait(30) == 0
+    assert any(one.startswith("lock: last taken by pid ") for one in told(examined(project), "ok"))
 
 
 def test_who_took_the_lock_last(project: Project) -> None:

@@ -458,7 +458,8 @@ def by_sqlalchemy_connection(path: Path) -> Iterator[Any]:
         with engine.connect() as connection:
             connection.execute(sqlalchemy.text("SELECT 1"))
             yield connection
-            assert connection.execute(sqlalchemy.text("SELECT n FROM counted")).all() == [(1,)]
+            counted = connection.execute(sqlalchemy.text("SELECT n FROM counted"))
+            assert [tuple(row) for row in counted] == [(1,)]
     finally:
         engine.dispose()
 

@@ -167,6 +167,10 @@ def test_a_variable_of_the_file_stands_for_a_piece(
 # TLS ----------------------------------------------------------------------------------------
 
 
+#: One process runs them all, for one server with a certificate is enough.
+with_tls = pytest.mark.xdist_group("TLS")
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -200,6 +204,7 @@ def _tls_address(server: PostgresServer, mode: str, certificate: str) -> str:
     )
 
 
+@with_tls
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
 def test_tls(
     tmp_path: Path,
@@ -223,6 +228,7 @@ def test_tls(
         assert runner.backend.fetch(query) == [(True,)]
 
 
+@with_tls
 def test_a_server_that_another_authority_has_signed_for_is_refused(
     tmp_path: Path, tls_server: PostgresServer
 ) -> None:

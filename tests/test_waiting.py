@@ -24,6 +24,9 @@ from tests.pgbouncer import PgBouncer, PgBouncerUnavailableError, running_pgboun
 from tests.postgres_server import Postgres, PostgresServer, own_database
 from tests.project import Project
 
+#: One process runs them all, for one server is enough to stop.
+pytestmark = pytest.mark.xdist_group("waiting")
+
 WAIT = 60  # seconds; all tests are over long before
 
 

@@ -20,6 +20,7 @@ OLDEST = (3, 31)
 #: Up to this size a file is read through to see whether it is whole: bytes.
 CHECKED_UP_TO = 64 * 2**20
 _MEMORY = ":memory:"
+_RESERVED_BYTE = str(0x40000000 + 1)
 
 
 def examine(path: str, fetch: Callable[[str], list[Any]]) -> list[Finding]:
@@ -102,7 +103,7 @@ def _examine_content(path: str, fetch: Callable[[str], list[Any]]) -> list[Findi
 
 
 def _examine_lock(path: str) -> list[Finding]:
-    """Who took the lock last. Whether it is held cannot be told without taking it."""
+    """Who has the lock, or, where that cannot be told without taking it, who took it last."""
     lock = lock_path(path)
     if not os.path.exists(lock):
         return [ok("lock", "nobody has taken it yet")]
@@ -114,4 +115,31 @@ def _examine_lock(path: str) -> list[Finding]:
         return [ok("lock", f"{lock} is being written just now")]
     if row is None:
         return [ok("lock", "nobody has taken it yet")]
+    if _is_held(lock):
+        return [
+            warning(
+                "lock",
+                f"{row[0]}, since {row[1]} UTC, is running migrations on this database now",
+                "`flux apply` waits for it, for up to `lock_wait` seconds",
+            )
+        ]
     return [ok("lock", f"last taken by {row[0]}, at {row[1]} UTC")]
+
+
+def _is_held(lock: str) -> bool:
+    """Whether a process has SQLite's RESERVED lock on a file, where Linux tells of locks.
+
+    SQLite's own file is not opened: to close it would free a lock of this process
+    (https://sqlite.org/howtocorrupt.html, 2.2). That lock is on one byte
+    (https://sqlite.org/src/doc/trunk/src/os.h, RESERVED_BYTE).
+    """
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            lines = file.read().split("\n")
+        inode = str(os.stat(lock).st_ino)
+    except OSError:
+        return False
+    return any(
+        place.rpartition(":")[2] == inode and first == _RESERVED_BYTE
+        for *_, place, first, _last in (line.split() for line in lines if line)
+    )

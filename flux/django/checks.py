@@ -6,10 +6,11 @@ https://docs.djangoproject.com/en/stable/topics/checks/
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.core.checks import CheckMessage, Error, Warning
 
+from flux.backends import load_backend
 from flux.django import settings
 from flux.django.databases import database_to_read
 from flux.exceptions import FluxMigrationException
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
     from flux.results import Status
 
 _NAMES = 3
+#: Of no database in particular.
+_ADDRESSES: Final = {"sqlite": "sqlite://:memory:", "postgres": "postgresql://"}
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Whether `FLUX` can be read. Opens nothing."""
     try:
         for alias in settings.aliases():
-            settings.config_for(alias)
+            config = settings.config_for(alias)
+            # For the settings of `backend_config`, which it checks; the address opens nothing.
+            load_backend(config.backend).from_config(config, _ADDRESSES[config.backend])
         settings.test_order()
     except FluxMigrationException as error:
         return [Error(it.message, hint=it.hint, id="flux.E001") for it in error.problems or [error]]
@@ -58,8 +63,8 @@ def _warnings(aliases: Iterable[str]) -> Iterable[CheckMessage]:
                 yield from _warnings_of(alias, runner.status())
         except FluxMigrationException as error:
             yield Warning(
-                f"the migrations of the database {alias!r} cannot be examined: {error.message}",
-                hint=error.hint,
+                f"the migrations of the database {alias!r} cannot be examined: {_told(error)}",
+                hint=error.hint and error.hint.replace("`flux ", "`manage.py flux "),
                 id="flux.W003",
             )
 
@@ -79,6 +84,11 @@ def _warnings_of(alias: str, status: Status) -> Iterable[CheckMessage]:
             hint=f"manage.py flux apply{option}",
             id="flux.W001",
         )
+
+
+def _told(error: FluxMigrationException) -> str:
+    """The message with the place that it is about."""
+    return error.message if error.location is None else f"{error.location}: {error.message}"
 
 
 def _what_is_due(status: Status) -> str:

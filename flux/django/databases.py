@@ -36,9 +36,17 @@ def backend_of(alias: str) -> str:
     try:
         return _BACKENDS[connection.vendor]
     except KeyError:
+        if connection.vendor == "unknown":  # Django's stand-in for what the settings lack
+            raise InvalidConfigurationError(f"DATABASES says nothing of {alias!r}") from None
         raise InvalidConfigurationError(
             f"flux has no backend for {connection.display_name}, which the database {alias!r} is"
         ) from None
+
+
+def driver_settings(alias: str) -> dict[str, str]:
+    """The settings in `[backend]` that give migrations connections of Django's own driver."""
+    connection: Any = connections[alias]
+    return {"driver": connection.Database.__name__} if connection.vendor == "postgresql" else {}
 
 
 def database_to_read(alias: str) -> Any:

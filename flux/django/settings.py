@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import connections
 
 from flux.config import FluxConfig, nearest
-from flux.django.databases import backend_of
+from flux.django.databases import backend_of, driver_settings
 from flux.exceptions import InvalidConfigurationError, Problem
 
 SOURCE: Final = "FLUX in the settings"
@@ -51,7 +51,9 @@ def config_for(alias: str) -> FluxConfig:
         )
     general = {name: value for name, value in _flux().items() if name in _OF_A_DATABASE}
     merged = {**general, **databases.get(alias, {}), "backend": backend_of(alias)}
-    return FluxConfig.from_mapping(merged, source=SOURCE, directory=_project_directory(merged))
+    config = FluxConfig.from_mapping(merged, source=SOURCE, directory=_project_directory(merged))
+    own = {**driver_settings(alias), **config.backend_config}
+    return config._replace(backend_config=own)
 
 
 def test_order() -> Literal["migrate-first", "flux-first"]:
@@ -85,7 +87,10 @@ def _databases() -> dict[str, Mapping[str, Any]]:
 def _checked(given: object, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:
     """What was given, if it is a mapping of known keys."""
     if not isinstance(given, Mapping):
-        raise InvalidConfigurationError(f"{place} must be a mapping, not {type(given).__name__}")
+        raise InvalidConfigurationError(
+            f"{place} must be a mapping, not {type(given).__name__}",
+            hint='for instance {"default": {}}' if place.startswith(_DATABASES) else None,
+        )
     if problems := [_unknown(key, place, known) for key in given if key not in known]:
         raise InvalidConfigurationError.of(
             tuple(problems), f"{len(problems)} unknown keys in {place}"

@@ -75,7 +75,7 @@ class Command(BaseCommand):
             code = _run(given, host)
         if code:
             message = str(host.error or f"flux {' '.join(given)} ended with {code}")
-            raise CommandError(message, returncode=code) from host.error
+            raise CommandError(host.spell(message), returncode=code) from host.error
 
 
 def _run(words: Sequence[str], host: DjangoHost) -> int:
