@@ -13,8 +13,8 @@ from tests import driver
 from tests.flux_process import FluxResult, flux_environment
 
 HANGS_AFTER = 90.0  # seconds
-#: The driver that each backend loads.
-DRIVERS = {"sqlite": "sqlite3", "postgres": driver.NAME}
+#: The driver that goes with a module of a backend.
+DRIVERS = {"sqlite_lock": "sqlite3", "postgres": driver.NAME}
 
 # `python -m flux`, which has loaded what it needs, and goes on when its standard input ends.
 _REPLICA = """\
