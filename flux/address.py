@@ -181,6 +181,10 @@ def unreadable(address: str) -> InvalidConfigurationError:
     for number, one in enumerate(_parameters(address), 1):
         if one.name == "ssl":
             return _cannot_be_read("ssl is a parameter of asyncpg", "libpq's is sslmode=require")
+        if one.name == "connect_timeout" and not re.fullmatch(r"\s*-?\d+\s*", one.value):
+            return _cannot_be_read(
+                "its connect_timeout is not a whole number of seconds", "write connect_timeout=5"
+            )
         if one.name in known:
             continue
         # Only the name that is meant: the one that is given may be a piece of a password.

@@ -415,3 +415,10 @@ def test_a_parameter_that_libpq_does_not_know(given: str, hint: str) -> None:
     error = address.unreadable(given)
     assert error.message == f"{_READ}libpq does not know parameter 1 of it"
     assert error.hint == hint
+
+
+@pytest.mark.parametrize("given", ["postgresql://h/db?connect_timeout=5s", "connect_timeout=5s"])
+def test_a_timeout_that_is_no_number(given: str) -> None:
+    error = address.unreadable(given)
+    assert error.message == f"{_READ}its connect_timeout is not a whole number of seconds"
+    assert error.hint == "write connect_timeout=5"

@@ -127,11 +127,13 @@ def having(**attributes: Any) -> Callable[[Any], None]:
     return act
 
 
-#: How an application changes the encoding.
-LATIN1: dict[str, Callable[[Any], None]] = {
-    "psycopg2": lambda connection: connection.set_client_encoding("LATIN1"),
-    "psycopg": sql("SET client_encoding = 'LATIN1'"),
-}
+def in_encoding(name: str) -> Callable[[Any], None]:
+    """What an application does to change the encoding."""
+    if driver.NAME == "psycopg2":
+        return lambda connection: connection.set_client_encoding(name)
+    return sql(f"SET client_encoding = '{name}'")
+
+
 READ_ONLY = {"psycopg2": "readonly", "psycopg": "read_only"}[driver.NAME]
 SERIALIZABLE = {"psycopg2": "SERIALIZABLE", "psycopg": psycopg.IsolationLevel.SERIALIZABLE}[
     driver.NAME
@@ -167,13 +169,13 @@ STATES = [
 ]
 STATES += {
     "psycopg2": [
-        pytest.param(LATIN1["psycopg2"], id="encoding"),
+        pytest.param(in_encoding("LATIN1"), id="encoding"),
         pytest.param(with_notices, id="notices"),
         pytest.param(lambda c: c.notices.append("an older one"), id="an old notice"),
         pytest.param(having(cursor_factory=extras.RealDictCursor), id="cursor_factory"),
     ],
     "psycopg": [
-        pytest.param(LATIN1["psycopg"], id="encoding"),
+        pytest.param(in_encoding("LATIN1"), id="encoding"),
         pytest.param(sql("SET client_encoding = 'SQL_ASCII'"), id="no encoding"),
         pytest.param(lambda c: c.add_notice_handler(repr), id="notices"),
         pytest.param(
@@ -365,21 +367,77 @@ def test_notices_of_migrations_reach_the_application_and_fluxs_own_do_not(
         assert list(connection.notices) == ["an older one", *["NOTICE:  hello\n"] * 3]
 
 
+_CANNOT_BE_SENT = (
+    "failed: the character 表 (U+8868) cannot be sent: the connection's encoding, {}, does not "
+    "have it\n"
+)
+_HAND_IN = "hint: hand in a connection whose client_encoding is UTF8\nstate: "
+
+
 def test_text_that_the_connections_encoding_lacks_is_an_error(pg: PostgresProject) -> None:
     pg.add({"001_größe.sql": "CREATE TABLE t AS SELECT 'größe' AS x"})
     with connected(pg) as connection:
-        LATIN1[driver.NAME](connection)
+        in_encoding("LATIN1")(connection)
         assert apply_over(connection) == ("001_größe",)
         assert (pg.query("SELECT x FROM t"), pg.applied()) == ([("größe",)], ["001_größe"])
-        pg.add({"002.sql": "CREATE TABLE u AS SELECT '表' AS x"})
+        pg.add({"002.sql": "CREATE TABLE u AS\n SELECT '表' AS x"})
         with pytest.raises(MigrationApplyError) as caught:
             apply_over(connection)
         assert str(caught.value) == (
-            "migrations/002.sql: applying 002 failed: 'latin-1' codec can't encode character "
-            "'\\u8868' in position {}: ordinal not in range(256)\n"
-            "state: rolled back; the database is as it was before 002"
-        ).format(str(caught.value).partition("position ")[2].partition(":")[0])
+            f"migrations/002.sql:2:10: applying 002 {_CANNOT_BE_SENT}".format("latin-1")
+            + "    2 |  SELECT '表' AS x\n      |          ^\n"
+            + _HAND_IN
+            + "rolled back; the database is as it was before 002"
+        )
         assert pg.tables() == ["t"]
+
+
+@pytest.mark.parametrize(("encoding", "codec"), [("LATIN1", "latin-1"), ("SQL_ASCII", "ascii")])
+@pytest.mark.parametrize(
+    ("content", "place", "state"),
+    [
+        pytest.param(
+            "CREATE TABLE u (x text);\nCOPY u FROM stdin;\na\n表\n\\.\n",
+            ":2",
+            "rolled back; the database is as it was before 001",
+            id="rows of a COPY",
+        ),
+        pytest.param(
+            NO_TRANSACTION + "CREATE TABLE u ();\nCREATE TABLE v AS SELECT '表';",
+            ":3:27",
+            "it ran without a transaction: statement 1 of 2 took effect, statement 2 failed, and "
+            "001 is not in the history",
+            id="without a transaction",
+        ),
+    ],
+)
+def test_a_character_that_cannot_be_sent_is_found(
+    pg: PostgresProject, encoding: str, codec: str, content: str, place: str, state: str
+) -> None:
+    pg.add({"001.sql": content})
+    with connected(pg) as connection:
+        in_encoding(encoding)(connection)
+        with pytest.raises(MigrationApplyError) as caught:
+            apply_over(connection)
+    lines = str(caught.value).splitlines(keepends=True)
+    assert "".join(line for line in lines if " |" not in line) == (
+        f"migrations/001.sql{place}: applying 001 {_CANNOT_BE_SENT}".format(codec)
+        + _HAND_IN
+        + state
+    )
+
+
+def test_a_name_that_cannot_be_sent_is_an_error(pg: PostgresProject) -> None:
+    pg.add({"001_表.sql": "SELECT 1"})
+    with connected(pg) as connection:
+        in_encoding("LATIN1")(connection)
+        with pytest.raises(MigrationApplyError) as caught:
+            apply_over(connection)
+    assert str(caught.value) == (
+        f"migrations/001_表.sql: applying 001_表 {_CANNOT_BE_SENT}".format("latin-1")
+        + _HAND_IN
+        + "rolled back; the database is as it was before 001_表"
+    )
 
 
 # What is refused ----------------------------------------------------------------------------

@@ -277,6 +277,29 @@ def test_a_python_migration_that_works_in_with_connection(pg: PostgresProject) -
     assert (pg.tables(), pg.applied()) == (["t"], [])
 
 
+# What it says -------------------------------------------------------------------------------
+
+
+def test_of_several_hosts_it_is_told_what_psycopg2_tells(pg: PostgresProject) -> None:
+    """Once for each, in libpq's words."""
+    url = "postgresql://127.0.0.1:1,[::1]:1/x"
+    told = []
+    for name in MODULES:
+        pg.configure(backend=f'driver = "{name}"', url=url)
+        told.append(pg.fail("status", code=1))
+    assert told[0].count("failed:") == 2
+    assert told[0] == told[1]
+
+
+def test_a_timeout_that_is_no_number(pg: PostgresProject) -> None:
+    """psycopg reads it itself; libpq, as psycopg2 has it, tells of it when it connects."""
+    pg.configure(backend='driver = "psycopg"', url="postgresql://h/x?connect_timeout=5s")
+    assert pg.fail("status", code=2).startswith(
+        "error: the database's address cannot be read: its connect_timeout is not a whole number "
+        "of seconds\nhint: write connect_timeout=5"
+    )
+
+
 # On the wire --------------------------------------------------------------------------------
 
 

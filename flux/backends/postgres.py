@@ -21,6 +21,7 @@ from flux.backends.postgres_errors import (
     INSUFFICIENT_PRIVILEGE,
     LOCK_NOT_AVAILABLE,
     UNDEFINED_TABLE,
+    EncodingError,
     report,
     sqlstate,
 )
@@ -221,7 +222,10 @@ class PostgresBackend(MigrationBackend):
 
     def literal(self, text: str) -> str:
         """A text as an SQL literal, quoted by the driver."""
-        return self.driver.literal(self.dbapi, text)
+        try:
+            return self.driver.literal(self.dbapi, text)
+        except UnicodeEncodeError as error:
+            raise EncodingError(error) from error
 
     # The lock --------------------------------------------------------------------------------
 

@@ -35,6 +35,9 @@ _HINTS = {
 }
 
 
+_ENCODING_HINT = "hand in a connection whose client_encoding is UTF8"
+
+
 class InvalidIndexError(Exception):
     """A statement ended well, and the index that it was for is INVALID: `path`, as SQL has it."""
 
@@ -44,6 +47,17 @@ class InvalidIndexError(Exception):
             "it"
         )
         self.path = path
+
+
+class EncodingError(Exception):
+    """A text holds a character that the encoding of the connection does not have."""
+
+    def __init__(self, error: UnicodeEncodeError) -> None:
+        character = error.object[error.start]
+        super().__init__(
+            f"the character {character} (U+{ord(character):04X}) cannot be sent: "
+            f"the connection's encoding, {error.encoding}, does not have it"
+        )
 
 
 def sqlstate(error: BaseException | None) -> str | None:
@@ -57,6 +71,8 @@ def report(error: BaseException, driver: Driver) -> ErrorReport:
     if isinstance(error, InvalidIndexError):
         way_out = f"drop it, and apply again: DROP INDEX CONCURRENTLY {error.path}"
         return ErrorReport(str(error), None, way_out)
+    if isinstance(error, EncodingError):
+        return ErrorReport(str(error), None, _ENCODING_HINT)
     if not isinstance(error, driver.error):
         return ErrorReport(str(error).strip() or type(error).__name__)
     diag: Any = getattr(error, "diag", None)  # which every error of both drivers has
@@ -84,6 +100,19 @@ def statement_error(
                 offset=candidate.statement.start, exact=False, number=reached, total=total
             )
     return StatementError(offset=None, exact=False, number=None, total=total)
+
+
+def encoding_error(error: UnicodeEncodeError, message: Message, total: int) -> StatementError:
+    """Which statement, and where in it, has a character that cannot be sent."""
+    failure = StatementError(offset=None, exact=False, number=None, total=total)
+    if error.object == message.text and (segment := segment_at(message, error.start + 1)):
+        offset = segment.statement.start + error.start - segment.start
+        failure = StatementError(offset=offset, exact=True, number=segment.number, total=total)
+    elif error.object == message.rows:
+        [*_, (_, statement, number)] = message.segments
+        failure = StatementError(offset=statement.start, exact=False, number=number, total=total)
+    failure.__cause__ = EncodingError(error)
+    return failure
 
 
 def meaning(error: Exception) -> Exception:

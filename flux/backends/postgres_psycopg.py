@@ -130,12 +130,17 @@ class Psycopg(Driver):
 
     def words(self, error: BaseException) -> str:
         """What an error says that has nothing from the server in it: libpq's own words."""
-        return _PREFIX.sub("", str(error).strip())
+        text = str(error).strip()
+        # For several hosts the driver says what of the last one, and then what of each.
+        each = (text.partition(_SEVERAL)[2] or text).split("\n- ")
+        return "\n".join(_PREFIX.sub("", _HOST.sub("", one)) for one in each)
 
 
 #: Lists of functions that are called with notices and notifications. The driver adds to them and
 #: takes from them, and has no public way to read them.
 _HANDLERS: Final = ("_notice_handlers", "_notify_handlers")
+_SEVERAL: Final = "\nMultiple connection attempts failed. All failures were:\n- "
+_HOST: Final = re.compile(r"^host: .*?, port: .*?, hostaddr: (?:'[^']*'|None): ")
 #: What the driver writes before libpq's words.
 _PREFIX = re.compile(r"^(?:[a-z ]+ failed|connection is bad): ")
 
@@ -172,6 +177,7 @@ _LOADERS: Final[dict[str, type[AbcLoader]]] = {
     "int8": IntLoader,
     "name": _TextLoader,
     "text": _TextLoader,
+    "varchar": _TextLoader,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from io import StringIO
+from io import BytesIO
 from typing import Any, ClassVar, Final
 
 import psycopg2
@@ -68,6 +68,7 @@ class Psycopg2(Driver):
         self, connection: Any, text: str, rows: str | None, hear: Callable[[str], bool]
     ) -> None:
         """Execute one message, in one round trip; `rows` follow a COPY that ends it."""
+        data = (rows or "").encode(extensions.encodings[connection.encoding])
         kept = connection.notices
         connection.notices = _Notices(kept, hear)
         try:
@@ -75,7 +76,7 @@ class Psycopg2(Driver):
                 if rows is None:
                     cursor.execute(text)
                 else:
-                    cursor.copy_expert(text, StringIO(rows))
+                    cursor.copy_expert(text, BytesIO(data))
         finally:
             connection.notices = kept
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flux.backends.postgres_driver import IDLE
-from flux.backends.postgres_errors import meaning, sqlstate, statement_error
+from flux.backends.postgres_errors import encoding_error, meaning, sqlstate, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, Reached, compose, marker
 from flux.backends.postgres_outcome import was_committed
@@ -241,3 +241,5 @@ def send(backend: PostgresBackend, message: Message, total: int) -> None:
         backend.driver.send(backend.dbapi, message.text, message.rows, reached.hear)
     except backend.driver_error as error:
         raise statement_error(error, message, total, reached.number) from error
+    except UnicodeEncodeError as error:
+        raise encoding_error(error, message, total)  # noqa: B904 - it has its cause
