@@ -415,7 +415,8 @@ def test_no_password_is_shown(postgres_project: DjangoProject, postgres_database
 @pytest.mark.parametrize(
     ("database", "message"),
     [
-        ({"ENGINE": "django.db.backends.dummy"}, "flux has no backend for unknown"),
+        ({}, "DATABASES says nothing of 'other'"),
+        ({"ENGINE": "another"}, "flux has no backend for Another, which the database 'other' is"),
         ({"ENGINE": "django.db.backends.sqlite3"}, "Please supply the NAME value."),
         ({"ENGINE": "django.db.backends.postgresql"}, "Please supply the NAME or OPTIONS"),
         (
@@ -423,17 +424,95 @@ def test_no_password_is_shown(postgres_project: DjangoProject, postgres_database
             "/no/such/directory",
         ),
     ],
-    ids=["another kind", "no file", "no database", "no directory"],
+    ids=["nothing", "another kind", "no file", "no database", "no directory"],
 )
 def test_a_database_that_cannot_be_had(
     sqlite_project: DjangoProject, database: dict[str, Any], message: str
 ) -> None:
+    sqlite_project.write("another/__init__.py", "")
+    sqlite_project.write(
+        "another/base.py",
+        "from django.db.backends.sqlite3 import base\n\n\n"
+        "class DatabaseWrapper(base.DatabaseWrapper):\n"
+        "    vendor, display_name = 'another', 'Another'\n",
+    )
     sqlite_project.configure(other=database)
     for command in ("status", "apply"):
         result = sqlite_project.manage("flux", command, "--database=other")
         assert result.code in (1, 2)
         assert message in result.err
         assert "Traceback" not in result.err
+
+
+def test_settings_without_databases(sqlite_project: DjangoProject) -> None:
+    sqlite_project.configure("DATABASES = {}")
+    result = sqlite_project.manage("flux", "status")
+    assert (result.code, result.err) == (
+        MISUSED,
+        "error: DATABASES says nothing of 'default'\n",
+    )
+
+
+@pytest.mark.parametrize("flux", ["{}", "{'databases': {'default': {}}}"])
+def test_an_address_in_place_of_an_alias(sqlite_project: DjangoProject, flux: str) -> None:
+    """It is no alias, and the message shows no password of it."""
+    project = sqlite_project
+    project.configure(f"FLUX = {flux}")
+    for address in ("postgresql://u:s3cr3t@h/x", "host=h password=s3cr3t"):
+        result = project.manage("flux", "apply", "--database", address)
+        assert result.code == MISUSED
+        assert "hint: there are: default\n" in result.err
+        assert "***" in result.err
+        assert "s3cr3t" not in result.out + result.err
+    assert "s3cr3t" not in project.run(
+        "import io\n"
+        "from django.core.management import CommandError, call_command\n"
+        "for command in ('apply', 'aply'):\n"
+        "    try:\n"
+        "        call_command('flux', command, database='postgresql://u:s3cr3t@h/x',\n"
+        "                     stdout=io.StringIO(), stderr=io.StringIO())\n"
+        "    except CommandError as error:\n"
+        "        print(error)\n"
+    )
+
+
+def test_a_control_character_in_a_password(
+    postgres_project: DjangoProject, postgres_database: Postgres
+) -> None:
+    """Django connects with it, and so does flux."""
+    project, role = postgres_project, f"control_{postgres_database.database}"
+    password = "a\x01%b'\\ c&=\n\x7f"
+    quoted = "E'" + "".join(f"\\x{ord(letter):02x}" for letter in password) + "'"
+    postgres_database.query(f"CREATE ROLE {role} LOGIN PASSWORD {quoted}")
+    postgres_database.query(f"GRANT CREATE ON SCHEMA public TO {role}")
+    alias = {**postgres_alias(postgres_database), "USER": role}
+    try:
+        project.configure(
+            default={**alias, "PASSWORD": password},
+            wrong={**alias, "PASSWORD": f"{password}xyzzy"},
+            nul={**alias, "PASSWORD": "xyzzy\0"},
+            bytes={**alias, "PASSWORD": "xyzzy\udcff"},
+        )
+        project.add({"1_a.sql": "CREATE TABLE a ();\n"})
+        project.succeed("migrate")
+        project.succeed("flux", "apply")
+        [(owner,)] = postgres_database.query(
+            "SELECT tableowner::text FROM pg_tables WHERE tablename = 'a'"
+        )
+        assert owner == role
+        result = project.manage("flux", "status", "--database=wrong", "--traceback")
+        assert result.code == 1
+        assert "xyzzy" not in result.out + result.err
+        for name in ("nul", "bytes"):
+            result = project.manage("flux", "status", f"--database={name}")
+            assert (result.code, result.err) == (
+                MISUSED,
+                f"error: password of {name!r} in DATABASES holds a NUL character or bytes that "
+                "are not UTF-8, and libpq takes neither\n",
+            )
+    finally:
+        postgres_database.query(f"DROP OWNED BY {role} CASCADE")
+        postgres_database.query(f"DROP ROLE {role}")
 
 
 # The setting FLUX ---------------------------------------------------------------------------
@@ -478,7 +557,8 @@ def test_a_database_that_cannot_be_had(
         ("'migrations'", "FLUX in the settings must be a mapping, not str"),
         (
             "{'databases': ['default']}",
-            "databases of FLUX in the settings must be a mapping, not list",
+            "databases of FLUX in the settings must be a mapping, not list\n"
+            'hint: for instance {"default": {}}',
         ),
         (
             "{'test_order': 'flux'}",
@@ -501,6 +581,20 @@ def test_what_is_wrong_in_the_settings(
     if "test_order" not in flux:
         result = sqlite_project.manage("flux", "status")
         assert (result.code, result.err) == (MISUSED, f"error: {message}\n")
+
+
+def test_what_is_wrong_for_the_backend(project: DjangoProject) -> None:
+    """The check knows what a backend takes, and opens nothing for it."""
+    project.configure(
+        "DATABASES['default']['PORT'] = 1\n"
+        "FLUX = {'backend_config': {'migrations_tabel': 'history'}}"
+    )
+    result = project.manage("check")
+    assert result.code == 1
+    assert "(flux.E001) " in result.err
+    assert "'migrations_tabel'" in result.err
+    assert "did you mean 'migrations_table'?" in result.err
+    assert not (project.root / "app.db").exists()
 
 
 def test_settings_without_a_base_directory(sqlite_project: DjangoProject) -> None:
@@ -576,6 +670,18 @@ def test_a_check_of_a_database_that_is_not_there(
     assert "(flux.W003) the migrations of the database 'default' cannot be examined: cannot " in (
         result.err
     )
+
+
+def test_a_check_without_a_migration_directory(sqlite_project: DjangoProject) -> None:
+    """It names the place, and the command as `manage.py` has it."""
+    sqlite_project.configure("FLUX = {'migration_directory': 'sql'}")
+    result = sqlite_project.manage("check", "--database", "default")
+    assert result.code == 0
+    assert (
+        "(flux.W003) the migrations of the database 'default' cannot be examined: "
+        f"{sqlite_project.root / 'sql'}: "
+    ) in result.err
+    assert "HINT: `manage.py flux new NAME` makes it" in result.err
 
 
 @posix_only
@@ -663,6 +769,7 @@ class DTest(TestCase):
     def test_book(self):
         self.assertEqual(Book.objects.count(), 1)
 """
+_OWNER = "owner_id integer REFERENCES auth_user (id)"
 _RUNNER = 'TEST_RUNNER = "flux.django.testing.FluxTestRunner"'
 
 
@@ -711,6 +818,105 @@ def test_a_database_that_is_kept(
         with closing(postgres_database.server.connect()) as connection:
             connection.cursor().execute(f"DROP DATABASE IF EXISTS {test_database}")
     assert postgres_database.query("SELECT to_regclass('book')") == [(None,)]
+
+
+_A_TEST = (
+    "from django.test import TestCase\n"
+    "from shop.models import Book\n\n\n"
+    "class A(TestCase):\n"
+    "    def test(self):\n"
+    "        self.assertEqual(Book.objects.count(), 1)\n"
+)
+
+
+@pytest.mark.parametrize("order", ["migrate-first", "flux-first"])
+@pytest.mark.parametrize("mirror", [False, True], ids=["the same database", "a mirror"])
+@pytest.mark.parametrize("databases", [("default",), ("default", "migrator")], ids=str)
+def test_an_alias_for_the_migrations_alone(
+    project: DjangoProject, databases: tuple[str, ...], mirror: bool, order: str
+) -> None:
+    """Django makes the test database by the other alias, and may never point this one at it.
+
+    The real database is not touched.
+    """
+    default = {**project.databases["default"]}
+    if default["ENGINE"].endswith("sqlite3"):
+        default["TEST"] = {"NAME": str(project.root / "test.db")}
+    migrator = {**default, "OPTIONS": {"application_name": "migrator"}}
+    if default["ENGINE"].endswith("sqlite3"):
+        migrator["OPTIONS"] = {"timeout": 7}
+    if mirror:
+        migrator["TEST"] = {"MIRROR": "default"}
+    project.configure(
+        f"{_RUNNER}\nFLUX = {{'databases': {{'migrator': {{}}}}, 'test_order': {order!r}}}",
+        default=default,
+        migrator=migrator,
+    )
+    project.add({name: text.replace(_OWNER, "owner_id integer") for name, text in BOOKS.items()})
+    project.write("shop/tests.py", f"{_A_TEST}\n    databases = {databases!r}\n")
+    for _ in range(2):
+        result = project.manage("test", "--keepdb", "--verbosity=0")
+        assert result.code == 0, result
+        project.add({"003_more.sql": "CREATE TABLE more (id integer);\n"})
+    status = project.succeed("flux", "status").splitlines()
+    assert status[-1] == "3 migrations: 3 pending; flux has not touched this database"
+    project.configure(default={**default, "NAME": default["TEST"]["NAME"]})
+    status = project.succeed("flux", "status", "--database=default").splitlines()
+    assert status[-1] == "3 migrations: 3 applied"
+    project.configure(_RUNNER, default=default, migrator=migrator)
+    project.succeed("test", "--noinput")  # which removes what was kept
+
+
+def test_a_mirror_of_a_database_in_memory(sqlite_project: DjangoProject) -> None:
+    project = sqlite_project
+    project.configure(
+        f"{_RUNNER}\nFLUX = {{'databases': {{'migrator': {{}}}}}}",
+        migrator={**project.databases["default"], "TEST": {"MIRROR": "default"}},
+    )
+    project.add(BOOKS)
+    project.write("shop/tests.py", _A_TEST)
+    project.succeed("test")
+    assert not (project.root / "app.db").exists()
+
+
+def test_aliases_of_one_database_with_roles_of_their_own(
+    postgres_project: DjangoProject, postgres_database: Postgres
+) -> None:
+    """Each has its own migrations applied, by its own role; the same ones are applied once."""
+    project, role = postgres_project, f"ddl_{postgres_database.database}"
+    server, default = postgres_database.server, postgres_alias(postgres_database)
+    postgres_database.query(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'ddl'")
+    migrator = {**default, "USER": role, "PASSWORD": "ddl"}
+    of_migrator = "'migration_directory': 'ddl', 'backend_config': {'migrations_table': 'ddl'}"
+    try:
+        project.configure(
+            f"{_RUNNER}\nFLUX = {{'databases': {{\n"
+            f"    'migrator': {{{of_migrator}}}, 'again': {{{of_migrator}}}, 'default': {{}}\n"
+            "}}",
+            migrator=migrator,
+            again={**migrator, "PASSWORD": "of nobody"},
+        )
+        project.add({"1_own.sql": "CREATE TABLE own ();\n"})
+        project.write("ddl/1_ddl.sql", "CREATE TABLE made ();\n")
+        project.write(
+            "shop/tests.py",
+            "from django.db import connection\n"
+            "from django.test import TestCase\n\n\n"
+            "class A(TestCase):\n"
+            "    def test(self):\n"
+            "        with connection.cursor() as cursor:\n"
+            "            cursor.execute('SELECT tablename, tableowner FROM pg_tables '\n"
+            "                'WHERE tablename IN (%s, %s) ORDER BY 1', ['made', 'own'])\n"
+            "            self.assertEqual(cursor.fetchall(), "
+            f"[('made', {role!r}), ('own', {server.user!r})])\n",
+        )
+        project.succeed("test", "--noinput")
+        project.succeed("test", "--noinput", "--parallel=2")
+        assert postgres_database.query("SELECT to_regclass('made'), to_regclass('own')") == [
+            (None, None)
+        ]
+    finally:
+        postgres_database.query(f"DROP ROLE {role}")
 
 
 def test_flux_first(project: DjangoProject) -> None:

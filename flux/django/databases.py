@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
@@ -28,6 +29,8 @@ _OF_THE_DRIVER: Final = (
     "prepare_threshold",
     "row_factory",
 )
+_NOT_FOR_LIBPQ: Final = r"[\x00\ud800-\udfff]"
+_CONTROL: Final = r"[\x01-\x1f\x7f]"
 
 
 def backend_of(alias: str) -> str:
@@ -98,7 +101,7 @@ def _sqlite_connection(alias: str) -> Any:
 
 
 def _libpq_parameters(alias: str) -> str:
-    """The parameters that Django connects with, as one of libpq's keyword strings.
+    """The parameters that Django connects with, as an address of libpq's.
 
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
     """
@@ -116,6 +119,15 @@ def _libpq_parameters(alias: str) -> str:
         # As a parameter of the connection, so that RESET ROLE comes back to it.
         role_option = "-c role=" + re.sub(r"([\\\s])", r"\\\1", role)
         given["options"] = f"{given.get('options', '')} {role_option}".strip()
+    for name, value in given.items():
+        if re.search(_NOT_FOR_LIBPQ, value):
+            raise InvalidConfigurationError(
+                f"{name} of {alias!r} in DATABASES holds a NUL character or bytes that are not "
+                "UTF-8, and libpq takes neither"
+            )
+    if any(re.search(_CONTROL, value) for value in given.values()):
+        # Only a URL has a way to write one.
+        return "postgresql://?" + urlencode(given, quote_via=quote)
     return " ".join(f"{name}={_quoted(value)}" for name, value in given.items())
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from django.conf import settings
 from django.db import connections
 
+from flux.address import redact
 from flux.config import FluxConfig, nearest
 from flux.django.databases import backend_of, driver_settings
 from flux.exceptions import InvalidConfigurationError, Problem
@@ -42,12 +43,13 @@ def config_for(alias: str) -> FluxConfig:
     databases = _databases()
     if databases and alias not in databases:
         raise InvalidConfigurationError(
-            f"{alias!r} is none of the {_DATABASES} of {SOURCE}",
+            f"{redact(alias)!r} is none of the {_DATABASES} of {SOURCE}",
             hint=f"there are: {', '.join(databases)}",
         )
     if alias not in connections:
         raise InvalidConfigurationError(
-            f"there is no {alias!r} in DATABASES", hint=f"there are: {', '.join(connections)}"
+            f"there is no {redact(alias)!r} in DATABASES",
+            hint=f"there are: {', '.join(connections)}",
         )
     general = {name: value for name, value in _flux().items() if name in _OF_A_DATABASE}
     merged = {**general, **databases.get(alias, {}), "backend": backend_of(alias)}

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, handle_defaul
 from django.db import connections
 
 from flux import cli
+from flux.address import redact
 from flux.django.host import DjangoHost
 
 #: The options that `call_command` takes by name.
@@ -74,7 +75,7 @@ class Command(BaseCommand):
         with redirect_stdout(out), redirect_stderr(err), _colours(options):
             code = _run(given, host)
         if code:
-            message = str(host.error or f"flux {' '.join(given)} ended with {code}")
+            message = str(host.error or f"flux {' '.join(map(redact, given))} ended with {code}")
             raise CommandError(host.spell(message), returncode=code) from host.error
 
 
