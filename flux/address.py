@@ -406,11 +406,11 @@ def _shown(parameter: _Parameter) -> str:
 def _redact_path(address: str) -> str:
     """A SQLite address; what looks like an address of another kind is cut where that shows."""
     start, slashes, rest = address.partition("://") if scheme(address) else ("", "", address)
-    if not start and _hides(rest):
-        return "***"
     if cut := re.search(r"(?s):(?!(?<=^[A-Za-z]:)[\\/]).*@", rest):
         return f"{start}{slashes}{rest[: cut.start()]}:***"
     path, mark, _ = rest.partition("?")
+    if not start and _hides(path):
+        return "***"
     return start + slashes + path + (mark and mark + _redact_parameters(address, "&"))
 
 
@@ -418,9 +418,7 @@ def _hides(text: str) -> bool:
     """Whether a text that is no address, nor surely a path, seems to hold a password."""
     if re.match(_SURE_PATH, text):
         return False
-    return (
-        re.search(_REVEALING, text) is not None or re.match(r"[^@]*/[^@]*@", text) is not None
-    )
+    return re.search(_REVEALING, text) is not None or re.match(r"[^@]*/[^@]*@", text) is not None
 
 
 def _secrets(address: str) -> set[str]:

@@ -125,7 +125,7 @@ def _without_secrets(message: str, words: Sequence[str]) -> str:
     from flux import address
 
     for word in words:
-        for given in (word, word.partition("=")[2]):
+        for given in (word, word[2:], word.partition("=")[2]):
             if (shown := address.redact(given)) != given:
                 message = message.replace(repr(given), repr(shown)).replace(given, shown)
     return message

@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests import driver
 from tests.flux_process import FluxResult, flux_environment
 
 HANGS_AFTER = 90.0  # seconds
+#: The driver that goes with a module of a backend.
+DRIVERS = {"sqlite_lock": "sqlite3", "postgres": driver.NAME}
 
 # `python -m flux`, which has loaded what it needs, and goes on when its standard input ends.
 _REPLICA = """\
 import runpy, sys
-import flux.backends.{backend}, flux.cli, flux.runner
+import flux.backends.{backend}, flux.cli, flux.runner, {driver}
 print("ready", flush=True)
 sys.stdin.read()
 runpy.run_module("flux", run_name="__main__", alter_sys=True)
@@ -30,11 +33,12 @@ def run_together(
 
     Fails, with what they have said, when one has not ended in time; it is killed then.
     """
+    replica = _REPLICA.format(backend=backend, driver=DRIVERS[backend])
     with ExitStack() as stack:
         processes = []
         for arguments in commands:
             process = subprocess.Popen(
-                [sys.executable, "-c", _REPLICA.format(backend=backend), *arguments],
+                [sys.executable, "-c", replica, *arguments],
                 cwd=directory,
                 env=flux_environment(),
                 stdin=subprocess.PIPE,

@@ -117,6 +117,13 @@ def test_a_wrong_command_line_is_2(shop: Project, arguments: list[str], word: st
     assert shop.files() == before
 
 
+def test_version_with_a_broken_package(project: Project) -> None:
+    """What describes a driver cannot be read: it is left out."""
+    project.write("broken/psycopg-3.dist-info/METADATA", b"\xff\xfe")
+    shown = project.succeed("--version", env={"PYTHONPATH": str(project.root / "broken")})
+    assert shown.startswith("flux ")
+
+
 def test_version(project: Project) -> None:
     import flux
 

@@ -288,13 +288,10 @@ def test_who_runs_migrations_on_a_file_now(project: Project) -> None:
     project.succeed("apply")
     project.add({"002_b.py": waits})
     with project.started("apply", "-y") as running:
-        lock = Path(f"{project.database}-flux-lock")
         deadline = time.monotonic() + 30
-        while not any(
-            one.startswith(f"lock: pid {running.pid} ")
-            for one in told(examined(project), "warning")
-        ):
-            assert time.monotonic() < deadline, lock.exists()
+        # Not `examined`, which sees to it that no file changes meanwhile.
+        while f"\nwarning  lock         pid {running.pid} " not in project.run("doctor").out:
+            assert time.monotonic() < deadline
         project.write("go", "")
         assert running.wait(30) == 0
     assert any(one.startswith("lock: last taken by pid ") for one in told(examined(project), "ok"))
@@ -581,3 +578,19 @@ def test_another_encoding_and_no_plpgsql(pg_alone: PostgresProject) -> None:
         place.query(f"DROP DATABASE {name} WITH (FORCE)")
     assert encoding.startswith("server: the database's encoding is LATIN1")
     assert language.startswith("server: plpgsql is not there for everybody")
+
+
+def test_what_the_client_sets_is_changed_where_it_is_set(pg_alone: PostgresProject) -> None:
+    """ALTER ROLE would change nothing: the client's option wins."""
+    pg_alone.configure(url=pg_alone.postgres.url_with(default_transaction_read_only="on"))
+    hints = [one["hint"] for one in examined(pg_alone, code=1) if one["level"] == "problem"]
+    assert (
+        "give default_transaction_read_only=off where it comes from: PGOPTIONS, or options in the "
+        "address"
+    ) in hints
+
+
+def test_limits_that_do_not_hold_for_a_superuser(pg_alone: PostgresProject) -> None:
+    place = pg_alone.postgres
+    place.query(f"ALTER DATABASE {place.database} CONNECTION LIMIT 0")
+    assert "connections: there is room for a batch" in told(examined(pg_alone), "ok")

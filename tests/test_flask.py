@@ -30,7 +30,9 @@ from tests.postgres_server import Postgres
 from tests.services import HANGS_AFTER, Service, running
 
 flask = pytest.importorskip("flask")
-from flux.flask import Flux  # noqa: E402 - where Flask is installed
+from click.testing import Result  # noqa: E402 - where Flask is installed
+
+from flux.flask import Flux  # noqa: E402
 
 STARTUP = {"FLASK_FLUX_APPLY_ON_STARTUP": "true"}
 WORKERS = 8
@@ -188,10 +190,10 @@ def add(app: Any, files: Mapping[str, str], directory: str = "migrations") -> No
         (path / name).write_text(content, encoding="utf-8")
 
 
-def run(app: Any, *arguments: str) -> FluxResult:
+def run(app: Any, *arguments: str) -> Result:
     """`flask flux ARGUMENTS` in this process."""
-    done = app.test_cli_runner().invoke(args=["flux", *arguments])
-    return FluxResult(done.exit_code, done.stdout, done.stderr)
+    done: Result = app.test_cli_runner().invoke(args=["flux", *arguments])
+    return done
 
 
 def config_of(app: Any) -> FluxConfig:
@@ -275,18 +277,18 @@ def test_help(app: Any) -> None:
         (["apply", "--help"], "usage: flask flux apply [-h]"),
     ):
         result = run(app, *arguments)
-        assert result.code == 0
-        assert result.out.startswith(start)
+        assert result.exit_code == 0
+        assert result.output.startswith(start)
     assert "  flux  Database migrations.\n" in app.test_cli_runner().invoke(args=["--help"]).output
-    assert run(app).code == MISUSED
-    assert run(app, "init").code == MISUSED  # the settings stand for its file
+    assert run(app).exit_code == MISUSED
+    assert run(app, "init").exit_code == MISUSED  # the settings stand for its file
 
 
 def test_new(app: Any) -> None:
     """It needs no database, and writes where the settings say."""
     app.config["FLUX_MIGRATION_DIRECTORY"] = "sql"
     Flux(app)
-    assert run(app, "new", "--sql", "Add", "shops").code == 0
+    assert run(app, "new", "--sql", "Add", "shops").exit_code == 0
     names = sorted(path.name for path in Path(app.root_path, "sql").iterdir())
     assert [name.partition("_001_")[2] for name in names] == ["add-shops.sql", "add-shops.undo.sql"]
 
@@ -295,8 +297,8 @@ def test_json(app: Any) -> None:
     add(app, RUNS)
     app.config["FLUX_DATABASE_URL"] = "app.db"
     Flux(app)
-    assert json.loads(run(app, "apply", "--json").out)["ok"] is True
-    assert json.loads(run(app, "plan", "--json").out)["steps"] == []
+    assert json.loads(run(app, "apply", "--json").output)["ok"] is True
+    assert json.loads(run(app, "plan", "--json").output)["steps"] == []
 
 
 # The settings -------------------------------------------------------------------------------
@@ -483,9 +485,9 @@ def test_the_address_says_the_backend(app: Any, address: str, backend: str) -> N
 def test_no_database(app: Any) -> None:
     Flux(app)
     result = run(app, "status")
-    assert result.code == MISUSED
-    assert "no database is named" in result.err
-    assert "FLUX_DATABASE_URL" in result.err
+    assert result.exit_code == MISUSED
+    assert "no database is named" in result.output
+    assert "FLUX_DATABASE_URL" in result.output
 
 
 def test_the_environment_comes_before_the_settings(
@@ -498,7 +500,7 @@ def test_the_environment_comes_before_the_settings(
     add(app, RUNS)
     Flux(app)
     monkeypatch.setenv("FLUX_DATABASE_URL", str(tmp_path / "of-environment.db"))
-    assert run(app, "apply").code == 0
+    assert run(app, "apply").exit_code == 0
     assert "runs" in tables(tmp_path / "of-environment.db")
 
 
@@ -564,7 +566,7 @@ def test_the_same_file_is_meant(app: Any, kind: str, url: str) -> None:
     engine = _initialised(app, kind, url)
     add(app, RUNS)
     Flux(app)
-    assert run(app, "apply").code == 0
+    assert run(app, "apply").exit_code == 0
     assert _select(engine, "SELECT name FROM runs") == [("first",), ("second",)]
     engine.dispose()
 
@@ -653,7 +655,7 @@ def test_several_applications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         extension.init_app(app)
     with apps[1].app_context():
         assert extension.apply(n=1).applied == ("001_runs",)
-    assert run(apps[0], "apply", "2").code == 0
+    assert run(apps[0], "apply", "2").exit_code == 0
     for app, count in zip(apps, (2, 1), strict=True):
         with app.app_context(), extension.runner() as runner:
             assert len(runner.history()) == count

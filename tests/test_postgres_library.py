@@ -244,6 +244,116 @@ def test_a_connection_is_left_as_it_was_found(
     assert pg.applied() == ([] if fails else ["001"])
 
 
+#: A Python migration that sets what it can of its connection. No transaction may be open then.
+SETS_ALL = {
+    "psycopg2": """
+    from psycopg2.extras import RealDictCursor
+    connection.set_session("SERIALIZABLE", readonly=True, deferrable=True)
+    connection.cursor_factory = RealDictCursor
+    connection.notices = []
+    connection.notifies = []
+""",
+    "psycopg": """
+    import psycopg
+    connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+    connection.read_only = connection.deferrable = True
+    connection.row_factory = psycopg.rows.dict_row
+    connection.cursor_factory = psycopg.ClientCursor
+    connection.server_cursor_factory = type("Other", (psycopg.ServerCursor,), {})
+    connection.prepare_threshold = connection.prepared_max = 1
+    connection.add_notice_handler(repr)
+    connection.add_notify_handler(repr)
+""",
+}[driver.NAME]
+#: The next one, which finds the connection as it was.
+FINDS = f"""
+def apply(connection):
+    names = {ATTRIBUTES[driver.NAME]!r}.split()
+    found = [getattr(connection, name) for name in names if name not in ("adapters", "status")]
+    with open("found", "a") as file:
+        print(found, file=file)
+"""
+
+
+@pytest.mark.parametrize("handed_in", [True, False], ids=["handed in", "of its own"])
+@pytest.mark.parametrize(
+    ("head", "body", "failure"),
+    [
+        pytest.param("# flux: no-transaction\n", SETS_ALL, None, id="without a transaction"),
+        pytest.param(
+            "# flux: no-transaction\n",
+            f"    connection.autocommit = False\n{SETS_ALL}",
+            None,
+            id="out of autocommit",
+        ),
+        pytest.param("", f"    connection.commit()\n{SETS_ALL}", "it ended", id="after commit()"),
+        pytest.param(
+            "",
+            f"    connection.commit()\n{SETS_ALL}    connection.cursor().execute('SELECT 1')\n",
+            "it ended",
+            id="after commit(), and goes on",
+        ),
+    ],
+)
+def test_what_a_python_migration_sets_of_the_connection_ends_with_it(
+    pg: PostgresProject, head: str, body: str, failure: str | None, handed_in: bool
+) -> None:
+    """It reaches neither the next migration nor the application."""
+    pg.add({"001.py": FINDS, "002.py": f"{head}def apply(connection):\n{body}", "003.py": FINDS})
+    with connected(pg) as connection:
+        before = snapshot(connection)
+        target = connection if handed_in else pg.postgres.url
+        if failure is None:
+            assert flux.apply(target, config="flux.toml").applied == ("001", "002", "003")
+            first, second = (pg.root / "found").read_text().splitlines()
+            assert first == second
+        else:
+            with pytest.raises(MigrationApplyError, match=failure):
+                flux.apply(target, config="flux.toml")
+        assert snapshot(connection) == before
+
+
+FACTORIES = {
+    "psycopg2": "    connection.cursor_factory = __import__('psycopg2.extras').extras.DictCursor\n"
+    "    connection.notices = []\n",
+    "psycopg": "    connection.row_factory = __import__('psycopg').rows.dict_row\n"
+    "    connection.add_notice_handler(repr)\n",
+}[driver.NAME]
+
+
+@pytest.mark.parametrize("handed_in", [True, False], ids=["handed in", "of its own"])
+def test_factories_that_a_python_migration_sets_end_with_it(
+    pg: PostgresProject, handed_in: bool
+) -> None:
+    """They can be set within a transaction, so that the migration counts as applied."""
+    pg.add({"001.py": FINDS, "002.py": f"def apply(connection):\n{FACTORIES}", "003.py": FINDS})
+    with connected(pg) as connection:
+        before = snapshot(connection)
+        flux.apply(connection if handed_in else pg.postgres.url, config="flux.toml")
+        assert snapshot(connection) == before
+    first, second = (pg.root / "found").read_text().splitlines()
+    assert first == second
+    assert pg.applied() == ["001", "002", "003"]
+
+
+def test_types_that_the_application_registered_do_not_reach_flux(pg: PostgresProject) -> None:
+    """flux reads its own queries by itself: a text that is None would be no history."""
+    pg.add({"001.sql": "SELECT 1", "post-apply/x.sql": "-- flux: on-change\nSELECT 1"})
+    with closing(psycopg2.connect(pg.postgres.url)) as connection:
+        for oid in (16, 18, 19, 20, 21, 23, 25, 26, 700, 701, 705, 1043):
+            odd = psycopg2.extensions.new_type((oid,), f"ODD{oid}", lambda *_: "odd'")
+            psycopg2.extensions.register_type(odd, connection)
+        assert apply_over(connection) == ("001",)
+        pg.add(
+            {
+                "002.py": "def apply(c):\n    cursor = c.cursor()\n"
+                "    cursor.execute('SELECT 1')\n    assert cursor.fetchone() == (\"odd'\",)\n"
+            }
+        )
+        assert apply_over(connection) == ("002",)
+    assert pg.applied() == ["001", "002"]
+
+
 def test_notices_of_migrations_reach_the_application_and_fluxs_own_do_not(
     pg: PostgresProject,
 ) -> None:

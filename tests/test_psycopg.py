@@ -156,6 +156,17 @@ def test_a_driver_that_is_missing(
     assert (code, error[: len(message)]) == (2, message)
 
 
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_driver_that_is_broken(pg: PostgresProject, command: str) -> None:
+    """Whatever its import raises is told with its name, and doctor goes on to its last line."""
+    pg.configure(backend='driver = "psycopg2"')
+    pg.write("broken/psycopg2/__init__.py", "raise RuntimeError('half installed')\n")
+    done = pg.run(command, env={"PYTHONPATH": str(pg.root / "broken")})
+    assert done.code == 2
+    assert "the driver psycopg2 cannot be imported: half installed" in done.out + done.err
+    assert ("1 problem" in done.out) == (command == "doctor")
+
+
 def test_a_driver_that_there_is_not(pg: PostgresProject) -> None:
     pg.configure(backend='driver = "psycopg3"')
     assert pg.fail("status", code=2) == (

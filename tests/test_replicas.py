@@ -12,6 +12,9 @@ from tests.postgres_project import PostgresProject
 from tests.replicas import run_together
 from tests.test_postgres_lock import NO_TRANSACTION, applied_in
 
+#: One after the other: fifty processes are enough for a machine.
+pytestmark = pytest.mark.xdist_group("replicas")
+
 REPLICAS = 50
 
 

@@ -75,6 +75,16 @@ ADDRESSES = [
     f"file:app.db?key={HEAD}",
     f"file:///u:{HEAD}@{_PLACE}/app.db",
     f"mysql://u:{HEAD}@{_PLACE}/db",
+    # No addresses, and no paths either.
+    f'"host=127.0.0.1 port=1 password={HEAD}"',
+    f'{{"username":"u","password":"{HEAD}","host":"127.0.0.1"}}',
+    f"\ufeffhost=127.0.0.1 password={HEAD}",
+    f"[host=127.0.0.1 password={HEAD}]",
+    f'psql "dbname=d password={HEAD}"',
+    f"-h 127.0.0.1 password={HEAD}",
+    f"host:127.0.0.1 password:{HEAD}",
+    f"Data Source=127.0.0.1;Password={HEAD}",
+    f"u/{HEAD}@{_PLACE}/db",
 ]
 
 
@@ -266,3 +276,9 @@ def test_the_process_shows_none_either(tmp_path: Path, run_flux: FluxProcess) ->
         result = run_flux("status", address, env={"PYTHONFAULTHANDLER": "1"})
         assert result.code in (1, 2)
         assert_hidden(result.out, result.err)
+
+
+def test_a_text_that_holds_a_password_makes_no_file(project: Path) -> None:
+    """A secret of another tool's, whole, in place of an address."""
+    _run("apply", f'{{"username":"u","password":"{HEAD}"}}')
+    assert sorted(path.name for path in project.iterdir()) == ["flux.toml", "migrations"]

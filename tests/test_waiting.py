@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -343,3 +344,20 @@ def test_a_backend_that_knows_nothing_of_it_waits(tmp_path: Path) -> None:
     assert told == [
         f"waiting for the database, up to {WAIT} s: cannot open the database: Connection refused"
     ]
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+@pytest.mark.parametrize("command", ["apply", "doctor"])
+def test_an_interruption_ends_connecting(waiting: Project, driver: str, command: str) -> None:
+    """To a host that takes the connection and never answers; no wait was asked for."""
+    waiting.write("flux.toml", f'[flux]\nbackend = "postgres"\n[backend]\ndriver = "{driver}"\n')
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
+        with waiting.started(command, url) as process:
+            taken, _ = silent.accept()
+            with taken:
+                taken.settimeout(60)
+                assert taken.recv(1)  # it has begun to connect
+                process.send_signal(signal.SIGINT)
+                assert process.wait(30) == 130

@@ -34,6 +34,9 @@ class Driver(ABC):
 
     error: ClassVar[type[Exception]]
     address_error: ClassVar[type[Exception]]
+    #: What code may set of a connection; the latter while no transaction is open.
+    attributes: ClassVar[tuple[str, ...]]
+    transaction_attributes: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def connect(self, address: str, **options: Any) -> Any:
@@ -78,14 +81,30 @@ class Driver(ABC):
 
     @abstractmethod
     def lending(self, connection: Any) -> AbstractContextManager[None]:
-        """Have a migration's own code use a connection; the driver's part in it is then as it was.
+        """Have a migration's own code use a connection, with what rules flux's next message.
 
         For SQL the session's settings are restored; this is for what the driver itself keeps.
+        What else the code has set, `put_back` puts back when its transaction has ended.
         """
 
     @abstractmethod
     def words(self, error: BaseException) -> str:
         """What an error says that has nothing from the server in it: libpq's own words."""
+
+    def kept(self, connection: Any) -> dict[str, Any]:
+        """What the driver keeps for a connection, as `put_back` takes it. Asks no server."""
+        names = (*self.attributes, *self.transaction_attributes)
+        return {name: getattr(connection, name) for name in names}
+
+    def put_back(self, connection: Any, kept: dict[str, Any]) -> None:
+        """Have the driver's part in an idle connection as it was; it is in autocommit then."""
+        names = (*self.attributes, *self.transaction_attributes)
+        changed = [name for name in names if getattr(connection, name) is not kept[name]]
+        if not set(changed).isdisjoint(self.transaction_attributes):
+            connection.autocommit = False  # in autocommit, psycopg2 would set the session's own
+        for name in changed:
+            setattr(connection, name, kept[name])
+        connection.autocommit = True
 
     @contextmanager
     def borrowing(self, connection: Any) -> Iterator[None]:

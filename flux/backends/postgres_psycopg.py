@@ -30,6 +30,18 @@ class Psycopg(Driver):
 
     error: ClassVar[type[Exception]] = psycopg.Error
     address_error: ClassVar[type[Exception]] = psycopg.ProgrammingError
+    attributes: ClassVar[tuple[str, ...]] = (
+        "row_factory",
+        "cursor_factory",
+        "server_cursor_factory",
+        "prepare_threshold",
+        "prepared_max",
+    )
+    transaction_attributes: ClassVar[tuple[str, ...]] = (
+        "isolation_level",
+        "read_only",
+        "deferrable",
+    )
 
     def connect(self, address: str, **options: Any) -> Any:
         """A new connection in autocommit, by libpq's address and further parameters of libpq."""
@@ -95,6 +107,17 @@ class Psycopg(Driver):
         finally:
             pgconn.notice_handler = kept
 
+    def kept(self, connection: Any) -> dict[str, Any]:
+        """What the driver keeps for a connection, as `put_back` takes it. Asks no server."""
+        handlers = {name: [*getattr(connection, name)] for name in _HANDLERS}
+        return {**super().kept(connection), **handlers}
+
+    def put_back(self, connection: Any, kept: dict[str, Any]) -> None:
+        """Have the driver's part in an idle connection as it was; it is in autocommit then."""
+        for name in _HANDLERS:
+            getattr(connection, name)[:] = kept[name]
+        super().put_back(connection, kept)
+
     @contextmanager
     def lending(self, connection: Any) -> Iterator[None]:
         """Have a migration's own code use a connection, and leave nothing prepared behind it."""
@@ -110,6 +133,9 @@ class Psycopg(Driver):
         return _PREFIX.sub("", str(error).strip())
 
 
+#: Lists of functions that are called with notices and notifications. The driver adds to them and
+#: takes from them, and has no public way to read them.
+_HANDLERS: Final = ("_notice_handlers", "_notify_handlers")
 #: What the driver writes before libpq's words.
 _PREFIX = re.compile(r"^(?:[a-z ]+ failed|connection is bad): ")
 

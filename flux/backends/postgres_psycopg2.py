@@ -21,6 +21,12 @@ class Psycopg2(Driver):
 
     error: ClassVar[type[Exception]] = psycopg2.Error
     address_error: ClassVar[type[Exception]] = psycopg2.ProgrammingError
+    attributes: ClassVar[tuple[str, ...]] = ("cursor_factory", "notices", "notifies")
+    transaction_attributes: ClassVar[tuple[str, ...]] = (
+        "isolation_level",
+        "readonly",
+        "deferrable",
+    )
 
     def connect(self, address: str, **options: Any) -> Any:
         """A new connection in autocommit, by libpq's address and further parameters of libpq."""
@@ -46,7 +52,7 @@ class Psycopg2(Driver):
 
     def cursor(self, connection: Any) -> Any:
         """A cursor that gives plain tuples, of a message's last result."""
-        return connection.cursor(cursor_factory=extensions.cursor)
+        return connection.cursor(cursor_factory=_Cursor)
 
     def identifier(self, connection: Any, name: str) -> str:
         """A name as an SQL identifier, in quotes."""
@@ -87,6 +93,24 @@ class Psycopg2(Driver):
     def words(self, error: BaseException) -> str:
         """What an error says that has nothing from the server in it: libpq's own words."""
         return str(error).strip()
+
+
+class _Cursor(extensions.cursor):
+    """A cursor that reads flux's own queries, whatever types the connection was given."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for one in _TYPES:
+            extensions.register_type(one, self)
+
+
+_TYPES: Final[tuple[Any, ...]] = (
+    extensions.BOOLEAN,
+    extensions.FLOAT,
+    extensions.INTEGER,
+    extensions.LONGINTEGER,
+    extensions.UNICODE,
+)
 
 
 class _Notices:

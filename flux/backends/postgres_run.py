@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import meaning, sqlstate, statement_error
 from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, Reached, compose, marker
@@ -198,6 +199,7 @@ def _pause(backend: PostgresBackend, script: Script, number: int) -> None:
 @contextmanager
 def settled_session(backend: PostgresBackend) -> Iterator[None]:
     """Leave no transaction and no setting behind, after a failure as after a success."""
+    kept = backend.driver.kept(backend.dbapi)
     failed = True
     try:
         yield
@@ -205,7 +207,7 @@ def settled_session(backend: PostgresBackend) -> Iterator[None]:
     finally:
         if not backend.dbapi.closed:
             backend.roll_back()
-            backend.dbapi.autocommit = True  # a Python migration may have changed it
+            backend.driver.put_back(backend.dbapi, kept)
             if failed or backend.session.settings is not None:
                 _settle(backend)
 
@@ -221,8 +223,15 @@ def _settle(backend: PostgresBackend) -> None:
 
 def call_function(backend: PostgresBackend, function: Callable[[Any], object]) -> None:
     """Give a Python function the connection, in whatever transaction is open, or none."""
-    with backend.driver.lending(backend.dbapi):
-        function(backend.dbapi)
+    connection = backend.dbapi
+    autocommit = connection.autocommit
+    with backend.driver.lending(connection):
+        function(connection)
+    if connection.closed or connection.autocommit == autocommit:
+        return
+    if connection.info.transaction_status == IDLE:
+        connection.rollback()  # psycopg2 does not see a COMMIT by SQL
+        connection.autocommit = autocommit
 
 
 def send(backend: PostgresBackend, message: Message, total: int) -> None:
