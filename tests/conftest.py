@@ -66,9 +66,16 @@ def own_program(server: PostgresServer, name: str) -> Path:
     """A program of the server's own version; the test is skipped where there is none beside it."""
     if path := server.program(name):
         return path
-    reason = f"{name} is not installed beside the server"
+    not_in_the_server(f"{name} is not installed beside the server")
+
+
+def not_in_the_server(reason: str) -> NoReturn:
+    """Skip the test of what a package of PostgreSQL leaves out.
+
+    In CI too, if FLUX_TEST_PG_CTL names the server: who does that knows what is in it.
+    """
     if os.environ.get(PG_CTL_VARIABLE):
-        pytest.skip(reason)  # whoever names a server knows what comes with it, also in CI
+        pytest.skip(reason)
     unavailable(reason)
 
 

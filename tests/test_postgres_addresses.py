@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from flux import FluxConfig, FluxRunner
-from tests.conftest import a_server, unavailable
+from tests.conftest import a_server, not_in_the_server
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import PostgresServer
 
@@ -191,7 +191,7 @@ def tls_server(authority: trustme.CA) -> Iterator[PostgresServer]:
                     cursor.execute(f"ALTER SYSTEM SET ssl_{name}_file = '{value}'")
                 cursor.execute("ALTER SYSTEM SET ssl = on")
             except psycopg2.Error as error:
-                unavailable(f"TLS: {error}")
+                not_in_the_server(f"TLS: {error}")
         server.stop("fast")
         server.start()
         yield server
