@@ -47,8 +47,10 @@ _KEYWORD_STRING: Final = re.compile(r"\s*\w+\s*=")
 _PAIR: Final = r"(?s)\s*(?P<name>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?!')(?:\\.|[^\s\\])*)"
 _UNPRINTABLE: Final = r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]"
 _BAD_PERCENT: Final = r"%(?![0-9A-Fa-f]{2})|%00"
+#: What the name of a parameter that holds a secret ends in.
+_SENSITIVE: Final = r"(?:password|passwd|pwd|secret|token)"
 #: What is written of a password in other forms than those of an address: JSON, ODBC, a shell's.
-_REVEALING: Final = r"(?i)(?:password|passwd|pwd|secret|token)[\"']?\s*[=:]"
+_REVEALING: Final = rf"(?i){_SENSITIVE}[\"']?\s*[=:]"
 #: A path that is meant as one.
 _SURE_PATH: Final = r"\.{0,2}[\\/]|[A-Za-z]:[\\/]"
 _FORGOTTEN_SCHEME: Final = r"(?s)(?![A-Za-z]:[\\/])[^/\\]*:.*@"
@@ -66,9 +68,9 @@ _SHOWN: Final = frozenset(
     load_balance_hosts ssl mode cache immutable charset
     """.split()  # noqa: SIM905 - words are easier to read than quotes
 )
-_HIDDEN: Final = r"(?i)options|[\w-]*(?:password|passwd|pwd|secret|token|client_key)"
+_HIDDEN: Final = rf"(?i)options|[\w-]*(?:{_SENSITIVE}|client_key)"
 _HIDDEN_PAIR: Final = (
-    r"(?is)([\w-]*(?:password|passwd|pwd|secret|token))(\s*=\s*)"
+    rf"(?is)([\w-]*{_SENSITIVE})(\s*=\s*)"
     r"('(?:[^'\\]|\\.)*'?|(?:\\.|\S)*)"
 )
 #: Parameters that are paths.
@@ -163,6 +165,11 @@ def libpq_address(address: str) -> str:
     _check(address)
     name = scheme(address)
     return address if name is None else f"{name}://{address.partition('://')[2]}"
+
+
+def keyword(name: str, value: str) -> str:
+    """`name='value'` as it stands in libpq's keyword strings."""
+    return f"{name}='" + re.sub(r"(['\\])", r"\\\1", value) + "'"
 
 
 def has_timeout(address: str) -> bool:
@@ -384,7 +391,7 @@ def _with_files_in(address: str, directory: str) -> str:
                 from urllib.parse import quote
 
                 return f"{one.name}={quote(path)}"
-            return f"{one.name}='" + re.sub(r"(['\\])", r"\\\1", path) + "'"
+            return keyword(one.name, path)
         return f"{one.name}={one.written}"
 
     parts = [moved(one) for one in _parameters(address)]

@@ -7,7 +7,7 @@ the others from being made.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from flux import directory as directories
@@ -19,7 +19,7 @@ from flux.exceptions import (
     InvalidConfigurationError,
     MigrationLoadingError,
 )
-from flux.findings import Finding, of_error, of_problem, ok, problem, warning
+from flux.findings import Finding, listed, of_error, of_problem, ok, problem, warning
 from flux.migration import is_legacy_hash
 from flux.runner import FluxRunner
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 #: A check: gives its findings one by one, and what the next one needs, or None.
 _Check = Generator[Finding, None, _Result | None]
-_NAMES_SHOWN = 5
 
 
 def examine(
@@ -78,7 +77,7 @@ def _examine_directory(config: FluxConfig) -> _Check[MigrationDirectory]:
     if passed_over := directories.list_passed_over(path):
         yield warning(
             "directory",
-            f"no migrations, and passed over: {_listed(passed_over)}",
+            f"no migrations, and passed over: {listed(passed_over)}",
             "a migration's name ends in .sql or .py, and it lies in the migration directory "
             "itself; put an underscore before the name of what is meant to be passed over",
         )
@@ -215,8 +214,3 @@ def _count(number: int, noun: str) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flux.exceptions import FluxMigrationException, Problem
+
+_NAMES_SHOWN = 5
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -55,3 +59,9 @@ def of_error(about: str, error: FluxMigrationException) -> tuple[Finding, ...]:
     if error.problems:
         return tuple(of_problem(about, found) for found in error.problems)
     return (problem(about, describe(error.message, error.location, None), error.hint),)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of several names, and how many more there are."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

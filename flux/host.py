@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 
 
+def spell(text: str, prog: str) -> str:
+    """A text whose commands in backquotes are called `prog`. Pure."""
+    return text.replace("`flux ", f"`{prog} ")
+
+
 class Host:
     """A framework's: the configuration and the database come from its settings."""
 
@@ -44,7 +49,7 @@ class Host:
 
     def spell(self, text: str) -> str:
         """A text whose commands in backquotes are called as they are here. Pure."""
-        return text.replace("`flux ", f"`{self.prog} ")
+        return spell(text, self.prog)
 
     def note_error(self, error: FluxMigrationException) -> None:
         """Take note of what ended the command; it was shown already."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.flux_process import FluxResult, flux_environment
+from tests.flux_process import FluxResult, flux_environment, run_to_end
 from tests.postgres_server import Postgres
 
 _MANAGE = """\
@@ -125,17 +124,11 @@ class DjangoProject:
 
     def python(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> FluxResult:
         """Run Python in the project."""
-        done = subprocess.run(
+        return run_to_end(
             [sys.executable, "-W", "error", *arguments],
             cwd=self.root,
             env=flux_environment({"PYTHONPATH": "", "DJANGO_COLORS": "nocolor", **(env or {})}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
         )
-        return FluxResult(done.returncode, done.stdout, done.stderr)
 
 
 _SHELF = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,22 +43,40 @@ class FluxProcess:
             timeout: seconds, after which it is killed and the test fails.
         """
         command = [sys.executable, "-m", "flux", *(os.fspath(argument) for argument in arguments)]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=cwd or self.directory,
-                env=flux_environment(env),
-                input=stdin,
-                capture_output=True,
-                encoding="utf-8",
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as late:
-            raise AssertionError(
-                f"{command} still ran after {timeout} s; so far:\n{late.stdout!r}\n{late.stderr!r}"
-            ) from None
-        return FluxResult(done.returncode, done.stdout, done.stderr)
+        return run_to_end(
+            command,
+            cwd=cwd or self.directory,
+            env=flux_environment(env),
+            stdin=stdin,
+            timeout=timeout,
+        )
+
+
+def run_to_end(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: str = "",
+    timeout: float = 120,
+) -> FluxResult:
+    """Run a program to its end, away from a terminal; the test fails after `timeout` seconds."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=env,
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise AssertionError(
+            f"{command} still ran after {timeout} s; so far:\n{late.stdout!r}\n{late.stderr!r}"
+        ) from None
+    return FluxResult(done.returncode, done.stdout, done.stderr)
 
 
 def flux_environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:

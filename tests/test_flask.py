@@ -25,7 +25,7 @@ from flux.exceptions import (
     MigrationLoadingError,
 )
 from flux.exit_codes import DISAGREES, FAILED, MISUSED, PENDING
-from tests.flux_process import FluxProcess, FluxResult, flux_environment
+from tests.flux_process import FluxProcess, FluxResult, flux_environment, run_to_end
 from tests.postgres_server import Postgres
 from tests.services import HANGS_AFTER, Service, running
 
@@ -104,17 +104,11 @@ class FlaskProject:
 
     def flask(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> FluxResult:
         """Run `flask --app shop ARGUMENTS` to its end."""
-        done = subprocess.run(
+        return run_to_end(
             [sys.executable, "-m", "flask", "--app", "shop", *arguments],
             cwd=self.root,
             env=flux_environment({**self.env, **(env or {})}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
         )
-        return FluxResult(done.returncode, done.stdout, done.stderr)
 
     def succeed(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> str:
         """Run `flask`, which must exit with 0; its output."""

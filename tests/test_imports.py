@@ -70,7 +70,7 @@ NOT_FOR_HELP = {
     "typing",
 }
 
-_COMMAND_LINE = {
+COMMAND_LINE = {
     "flux",
     "flux.arguments",
     "flux.cli",
@@ -130,7 +130,7 @@ def directory(tmp_path: Path) -> Path:
 def test_help(directory: Path, arguments: list[str]) -> None:
     """The command line alone, and nothing of what it would call."""
     imported = imported_by(directory, *arguments)
-    assert {name for name in imported if name.startswith("flux")} == _COMMAND_LINE
+    assert {name for name in imported if name.startswith("flux")} == COMMAND_LINE
     assert imported & (NEVER | NOT_FOR_HELP) == set()
 
 
@@ -142,7 +142,7 @@ def test_status(directory: Path, applied: bool) -> None:
     imported = imported_by(directory, "status")
     assert imported & NEVER == set()
     assert {name for name in imported if name.startswith("flux")} == {
-        *_COMMAND_LINE,
+        *COMMAND_LINE,
         "flux.address",
         "flux.backends",
         "flux.backends.base",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import unavailable
-from tests.flux_process import FluxResult, flux_environment
+from tests.flux_process import FluxResult, flux_environment, run_to_end
 
 #: One process runs them all: to make their environment takes longer than they do.
 pytestmark = pytest.mark.xdist_group("plugins")
@@ -40,17 +40,12 @@ class Environment:
     def run(self, cwd: Path, *command: str, **env: str | None) -> FluxResult:
         """Run one of its programs to its end."""
         program, *arguments = command
-        done = subprocess.run(
+        return run_to_end(
             [self.programs / program, *arguments],
             cwd=cwd,
             env=flux_environment({"PYTHONPATH": None, **env}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
             timeout=60,
-            check=False,
         )
-        return FluxResult(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")

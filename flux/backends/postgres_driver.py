@@ -32,6 +32,8 @@ class Driver(ABC):
     not parse.
     """
 
+    name: ClassVar[str]
+    version: ClassVar[str]
     error: ClassVar[type[Exception]]
     address_error: ClassVar[type[Exception]]
     #: What code may set of a connection; the latter while no transaction is open.
@@ -143,7 +145,7 @@ class Driver(ABC):
 
 def require_one() -> None:
     """Look whether a driver is installed; imports none. Raises `ImportError`."""
-    if not _installed():
+    if _first_installed() is None:
         raise ImportError(f"No module named {' or '.join(map(repr, EXTRAS))}")
 
 
@@ -152,7 +154,7 @@ def choose(name: str | None) -> Driver:
 
     Raises `BackendNotInstalledError`.
     """
-    name = name or next(iter([*_installed(), *EXTRAS]))
+    name = name or _first_installed() or next(iter(EXTRAS))
     try:
         driver: Driver = importlib.import_module(f"flux.backends.postgres_{name}").DRIVER
     except Exception as error:  # a broken driver may raise anything
@@ -169,5 +171,5 @@ def driver_of(connection: Any) -> Driver:
     return choose(next(name for name in EXTRAS if name in modules))
 
 
-def _installed() -> list[str]:
-    return [name for name in EXTRAS if find_spec(name) is not None]
+def _first_installed() -> str | None:
+    return next((name for name in EXTRAS if find_spec(name) is not None), None)

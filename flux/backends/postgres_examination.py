@@ -5,12 +5,11 @@ Reads only. Each query may take seconds at most, and takes no lock that anybody 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux.backends.postgres_lock import CAN_CHECK_CLIENT, CAN_MARK, Holder
-from flux.findings import Finding, ok, problem, warning
+from flux.findings import Finding, listed, ok, problem, warning
 
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
@@ -22,8 +21,6 @@ MORE_SESSIONS = 2
 #: Seconds after which a transaction of somebody else is told of, and below which a limit on idle
 #: sessions may well be met.
 LONG = 60
-_DRIVERS = ("psycopg2", "psycopg")
-_NAMES_SHOWN = 5
 _WITHIN = "SET LOCAL statement_timeout = 5000;\n"
 
 _SETTINGS = (
@@ -107,7 +104,7 @@ def examine(backend: PostgresBackend) -> list[Finding]:
     transactions = [OpenTransaction(*row) for row in backend.fetch(_WITHIN + _TRANSACTIONS)]
     invalid = [name for (name,) in backend.fetch(_WITHIN + _INVALID_INDEXES)]
     return [
-        ok("driver", _describe_driver(backend.dbapi)),
+        ok("driver", f"{backend.driver.name} {backend.driver.version}"),
         *describe_server(server),
         *describe_settings(settings, rights.user, is_direct=is_direct),
         *describe_rights(rights),
@@ -116,13 +113,6 @@ def examine(backend: PostgresBackend) -> list[Finding]:
         *describe_indexes(invalid),
         *describe_lock(lock, fence, backend.lock_wait),
     ]
-
-
-def _describe_driver(connection: object) -> str:
-    """The driver of a connection, which may be of a subclass of the driver's own."""
-    roots = [base.__module__.partition(".")[0] for base in type(connection).__mro__]
-    name = next(root for root in roots if root in _DRIVERS)
-    return f"{name} {sys.modules[name].__version__.partition(' ')[0]}"
 
 
 # Findings from facts, all pure -----------------------------------------------------------------
@@ -377,12 +367,10 @@ def describe_indexes(invalid: Sequence[str]) -> list[Finding]:
     """Indexes that no query uses."""
     if not invalid:
         return []
-    more = len(invalid) - _NAMES_SHOWN
-    named = ", ".join(invalid[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
     return [
         warning(
             "indexes",
-            f"INVALID, so that no query uses them, while every write keeps them: {named}",
+            f"INVALID, so that no query uses them, while every write keeps them: {listed(invalid)}",
             f"REINDEX INDEX CONCURRENTLY {invalid[0]}, or DROP INDEX CONCURRENTLY {invalid[0]}",
         )
     ]

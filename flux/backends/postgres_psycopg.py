@@ -28,6 +28,8 @@ from flux.exceptions import ConnectionStateError
 class Psycopg(Driver):
     """See `Driver`."""
 
+    name: ClassVar[str] = "psycopg"
+    version: ClassVar[str] = psycopg.__version__.partition(" ")[0]
     error: ClassVar[type[Exception]] = psycopg.Error
     address_error: ClassVar[type[Exception]] = psycopg.ProgrammingError
     attributes: ClassVar[tuple[str, ...]] = (

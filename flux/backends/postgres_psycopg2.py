@@ -19,6 +19,8 @@ from flux.interruption import in_thread
 class Psycopg2(Driver):
     """See `Driver`."""
 
+    name: ClassVar[str] = "psycopg2"
+    version: ClassVar[str] = psycopg2.__version__.partition(" ")[0]  # type: ignore[attr-defined] # which the stubs lack
     error: ClassVar[type[Exception]] = psycopg2.Error
     address_error: ClassVar[type[Exception]] = psycopg2.ProgrammingError
     attributes: ClassVar[tuple[str, ...]] = ("cursor_factory", "notices", "notifies")

@@ -14,6 +14,7 @@ from flux.backends import load_backend
 from flux.django import settings
 from flux.django.databases import database_to_read
 from flux.exceptions import FluxMigrationException
+from flux.host import spell
 from flux.runner import FluxRunner
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _warnings(aliases: Iterable[str]) -> Iterable[CheckMessage]:
         except FluxMigrationException as error:
             yield Warning(
                 f"the migrations of the database {alias!r} cannot be examined: {_told(error)}",
-                hint=error.hint and error.hint.replace("`flux ", "`manage.py flux "),
+                hint=error.hint and spell(error.hint, "manage.py flux"),
                 id="flux.W003",
             )
 

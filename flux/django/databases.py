@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 
+from flux.address import keyword
 from flux.exceptions import (
     ConnectionStateError,
     DatabaseUnavailableError,
@@ -128,8 +129,4 @@ def _libpq_parameters(alias: str) -> str:
     if any(re.search(_CONTROL, value) for value in given.values()):
         # Only a URL has a way to write one.
         return "postgresql://?" + urlencode(given, quote_via=quote)
-    return " ".join(f"{name}={_quoted(value)}" for name, value in given.items())
-
-
-def _quoted(value: str) -> str:
-    return "'" + re.sub(r"(['\\])", r"\\\1", value) + "'"
+    return " ".join(keyword(name, value) for name, value in given.items())
