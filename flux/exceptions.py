@@ -14,6 +14,7 @@ FluxMigrationException
 │   └── ConnectionStateError            a connection that was handed in cannot be used as it is
 ├── MigrationLockError                  another process holds the lock for longer than we wait
 ├── ApprovalError                       the plan was not approved
+├── ScratchDatabaseError                a scratch database cannot be made, or must not be
 ├── HalfDoneError                       a migration is half applied or undone, and comes first
 └── MigrationApplyError                 a migration, an undo or a repeatable failed
     └── MigrationInDoubtError           … or it is not known whether its last statement took effect
@@ -236,6 +237,10 @@ class MigrationLockError(FluxMigrationException):
 
 class ApprovalError(FluxMigrationException):
     """The plan was shown and not approved, or needs an approval that nobody can give."""
+
+
+class ScratchDatabaseError(FluxMigrationException):
+    """A scratch database cannot be made, or must not be made there."""
 
 
 class HalfDoneError(FluxMigrationException):

@@ -21,8 +21,8 @@ PACKAGE = Path(flux.__file__).parent
 ORDER = (
     "exceptions",
     "findings",
-    "address migration statements syntax_hash interruption",
-    "transactions config python_file progress",
+    "address fingerprint migration statements syntax_hash interruption",
+    "scratch transactions config python_file progress",
     "directory journal",
     "plan",
     "backends/signals backends/watch backends/patience",

@@ -19,6 +19,7 @@ from flux.config import FluxConfig
 from flux.exceptions import (
     InvalidConfigurationError,
     Problem,
+    ScratchDatabaseError,
 )
 from flux.journal import (
     Direction,
@@ -37,6 +38,8 @@ from flux.transactions import transaction_problems
 
 if TYPE_CHECKING:
     from flux.findings import Finding
+    from flux.fingerprint import Fingerprint
+    from flux.scratch import ScratchPlace
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -167,6 +170,24 @@ class MigrationBackend(Mechanics, ABC):
 
         Called while it is open. Read-only: takes no lock, and waits no longer than seconds.
         """
+        return []
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything in the catalog of this database, without flux's own tables. Read-only.
+
+        Called while it is open. Raises `ScratchDatabaseError` where the backend has none.
+        """
+        raise ScratchDatabaseError(f"the backend {self.name!r} reads no fingerprints")
+
+    def scratch_place(self) -> ScratchPlace:
+        """Where scratch databases are made beside this database; connects when it is entered.
+
+        Raises `ScratchDatabaseError` where the backend has none.
+        """
+        raise ScratchDatabaseError(f"the backend {self.name!r} makes no scratch databases")
+
+    def check_reach(self, script: Script) -> list[Problem]:
+        """What in a script reaches beyond the database that it runs in. Pure."""
         return []
 
     def check(self, script: Script) -> list[Problem]:
