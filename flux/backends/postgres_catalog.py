@@ -31,6 +31,9 @@ SET LOCAL bytea_output = hex;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL standard_conforming_strings = on;
 """
+#: How many rows come from a part is guessed too low: nested loops would take a time that grows with
+#: the square of what is there, and what the server compiles for them takes longer than they do.
+_PLANNING = "SET LOCAL enable_nestloop = off;\nSET LOCAL jit = off;\n"
 
 
 def read(backend: PostgresBackend) -> Fingerprint:
@@ -55,12 +58,14 @@ def fingerprint_sql(version: int, own: Iterable[str]) -> str:
     parts = "\nUNION ALL\n".join(
         _select(part) for part in (*TABLES, *OBJECTS) if part.since <= version < part.until
     )
-    return f"""{_SETTINGS}
+    return f"""{_SETTINGS}{_PLANNING}
 WITH spaces AS MATERIALIZED (
     SELECT oid, quote_ident(nspname) AS name FROM pg_namespace
     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
 ), members AS MATERIALIZED (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+    -- and what a range type brings along
+    OR deptype = 'i' AND classid IN ('pg_proc'::regclass, 'pg_cast'::regclass)
 ), relations AS MATERIALIZED (
     SELECT r.*, kinds.kind, s.name || '.' || quote_ident(r.relname) AS name,
         kinds.kind || ' ' || s.name || '.' || quote_ident(r.relname) AS label
@@ -81,7 +86,7 @@ AS MATERIALIZED (
         'on ' || kind || ' ' || name AS target
     FROM objects
 )
-SELECT kind, name, part_of, concat_ws(E'\\n', definition, 'owner ' || {role("owner")})
+SELECT kind, name, part_of, concat_ws(E'\\n', nullif(definition, ''), 'owner ' || {role("owner")})
 FROM objects
 UNION ALL
 SELECT 'comment', target, label, quote_literal(d.description)

@@ -60,7 +60,9 @@ _RELATIONS = part(
             "'tablespace ' || quote_ident(ts.spcname)",
             when("r.relrowsecurity", "row level security"),
             when("r.relforcerowsecurity", "row level security is forced"),
-            "'replica identity ' || " + one_of("r.relreplident", f="full", n="nothing"),
+            "CASE WHEN r.relkind IN ('r', 'p') THEN 'replica identity ' || "
+            + one_of("r.relreplident", f="full", n="nothing")
+            + " END",
             when("r.relkind = 'm' AND NOT r.relispopulated", "with no data"),
             "CASE WHEN r.relkind IN ('v', 'm') THEN E'as\\n' || pg_get_viewdef(r.oid) END",
         ]
