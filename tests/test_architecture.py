@@ -38,7 +38,8 @@ ORDER = (
     "backends/postgres_check",
     "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
-    "backends/sqlite_examination backends/postgres_examination backends/postgres_run",
+    "backends/sqlite_examination backends/postgres_examination backends/postgres_run "
+    "backends/sqlite_scratch backends/postgres_scratch",
     "backends/postgres_journaled",
     "backends/sqlite backends/postgres",
     "backends/__init__",
@@ -123,8 +124,16 @@ def test_imports_point_up(room: str) -> None:
         ),
         pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
-        pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),
-        pytest.param({"os.mkdir", "os.makedirs"}, {"scaffold"}, id="makes directories"),
+        pytest.param(
+            {"os.scandir", "os.listdir"},
+            {"directory", "backends/sqlite_scratch"},
+            id="lists directories",
+        ),
+        pytest.param(
+            {"os.mkdir", "os.makedirs"},
+            {"scaffold", "backends/sqlite_scratch"},
+            id="makes directories",
+        ),
         pytest.param({"logging"}, {"log"}, id="logs"),
         pytest.param(
             {"logging.basicConfig", "addHandler", "setLevel"}, set(), id="configures logging"
