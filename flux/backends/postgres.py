@@ -604,6 +604,12 @@ class PostgresBackend(MigrationBackend):
             address = self.driver.address(self._parameters)
         return PostgresScratchPlace(self.driver, address, self._connect, wait=self.lock_wait)
 
+    def check_reach(self, script: Script) -> list[Problem]:
+        """The statements that reach beyond the database, to the whole server. Pure."""
+        from flux.backends.postgres_reach import find_reaching
+
+        return find_reaching(script)
+
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:

@@ -461,6 +461,12 @@ class SQLiteBackend(MigrationBackend):
 
         return SQLiteScratchPlace(wait=self.lock_wait)
 
+    def check_reach(self, script: Script) -> list[Problem]:
+        """The statements that open or write another file. Pure."""
+        from flux.backends.sqlite_reach import find_reaching
+
+        return find_reaching(script)
+
     def describe_error(self, error: BaseException) -> ErrorReport:
         """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""
         message = str(error)
