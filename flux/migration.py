@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Order = Literal["text", "natural"]
 #: What to do where the history has migrations that are not on disk.
 Missing = Literal["refuse", "allow-newer"]
-Placement = Literal["pre-apply", "post-apply"]
+#: Where scripts lie that are no migrations; those of `tests` are run by `flux test` alone.
+Placement = Literal["pre-apply", "post-apply", "tests"]
 
 BOM = "\ufeff"
 _WHITE_SPACE = " \t\n\r\f\v"

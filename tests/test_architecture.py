@@ -22,8 +22,9 @@ ORDER = (
     "exceptions",
     "findings",
     "address fingerprint migration statements syntax_hash interruption",
-    "scratch transactions config python_file progress",
+    "scratch files transactions config python_file progress",
     "directory journal",
+    "hooks",
     "plan",
     "backends/signals backends/watch backends/patience",
     "backends/dbapi backends/journaled",
@@ -47,8 +48,13 @@ ORDER = (
     "checking failure results",
     "log",
     "runner render scaffold",
+    "rehearsal shadow",
+    "proof schema",
+    "render_proof junit",
     "doctor exit_codes host versions completion",
     "arguments terminal",
+    "console",
+    "cli_proof",
     "cli testing",
     "flask",
     "django/__init__ django/management/__init__ django/management/commands/__init__",
@@ -115,7 +121,9 @@ def test_imports_point_up(room: str) -> None:
     ("names", "allowed"),
     [
         pytest.param(
-            {"print", "input", "sys.stdout", "sys.stderr"}, {"cli", "terminal"}, id="prints"
+            {"print", "input", "sys.stdout", "sys.stderr"},
+            {"cli", "cli_proof", "console", "terminal"},
+            id="prints",
         ),
         pytest.param(
             {"os.environ", "os.getenv"},
