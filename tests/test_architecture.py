@@ -36,13 +36,14 @@ ORDER = (
     "backends/postgres_lock backends/postgres_in_doubt "
     "backends/postgres_leftovers backends/postgres_message backends/postgres_settings "
     "backends/postgres_watch",
-    "backends/postgres_check",
+    "backends/postgres_check backends/postgres_reach backends/sqlite_reach",
     "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
     "backends/sqlite_spelling backends/postgres_catalog_parts",
     "backends/postgres_catalog_tables backends/postgres_catalog_objects",
     "backends/sqlite_catalog backends/postgres_catalog",
-    "backends/sqlite_examination backends/postgres_examination backends/postgres_run",
+    "backends/sqlite_examination backends/postgres_examination backends/postgres_run "
+    "backends/sqlite_scratch backends/postgres_scratch",
     "backends/postgres_journaled",
     "backends/sqlite backends/postgres",
     "backends/__init__",
@@ -134,8 +135,16 @@ def test_imports_point_up(room: str) -> None:
         ),
         pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
-        pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),
-        pytest.param({"os.mkdir", "os.makedirs"}, {"scaffold"}, id="makes directories"),
+        pytest.param(
+            {"os.scandir", "os.listdir"},
+            {"directory", "backends/sqlite_scratch"},
+            id="lists directories",
+        ),
+        pytest.param(
+            {"os.mkdir", "os.makedirs"},
+            {"scaffold", "backends/sqlite_scratch"},
+            id="makes directories",
+        ),
         pytest.param({"logging"}, {"log"}, id="logs"),
         pytest.param(
             {"logging.basicConfig", "addHandler", "setLevel"}, set(), id="configures logging"
