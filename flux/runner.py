@@ -178,7 +178,7 @@ class FluxRunner:
         return Status(
             rows=survey(directory, state),
             problems=(
-                *find_problems(directory, state, missing=self.config.missing),
+                *self._find_problems(),
                 *self._changes_of_half(),
             ),
             initialized=state.history is not None,
@@ -221,17 +221,29 @@ class FluxRunner:
         return self.list_unapplied_migrations()[: _count(n)]
 
     def migrations_to_rollback(self, n: int | None = 1) -> list[Migration]:
-        """The newest `n` applied migrations, or all for None, newest first. Read-only."""
-        return self.list_applied_migrations()[::-1][: _count(n)]
+        """The last `n` that were applied, or all for None, the last in front. Read-only."""
+        on_disk = {migration.id: migration for migration in self.directory.migrations}
+        ids = self.state.in_order_of_application(self.config.order)[::-1]
+        return [on_disk[id] for id in ids if id in on_disk][: _count(n)]
 
     def validate_applied_migrations(self) -> None:
         """Raise `MigrationDirectoryCorruptedError` if history and directory disagree. Read-only."""
-        refuse(find_problems(self.directory, self.state, missing=self.config.missing))
+        refuse(self._find_problems())
+
+    def _find_problems(self) -> tuple[Problem, ...]:
+        config = self.config
+        return find_problems(self.directory, self.state, missing=config.missing, late=config.late)
 
     def plan_apply(self, n: int | None = None, *, to: str | None = None) -> Plan:
         """What `apply_migrations` would run. Read-only; raises what it would raise."""
-        missing = self.config.missing
-        return plan_apply(self.directory, self.state, count=_count(n), to=to, missing=missing)
+        return plan_apply(
+            self.directory,
+            self.state,
+            count=_count(n),
+            to=to,
+            missing=self.config.missing,
+            late=self.config.late,
+        )
 
     def plan_rollback(
         self, n: int | None = 1, *, to: str | None = None, through: str | None = None
@@ -285,15 +297,16 @@ class FluxRunner:
     def rollback_migrations(
         self, n: int | None = 1, *, to: str | None = None, confirm: Confirm | None = None
     ) -> BatchResult:
-        """Undo the newest `n` migrations (None: all), or all newer than `to`. Writes.
+        """Undo the last `n` migrations (None: all), or all that were applied after `to`. Writes.
 
-        Raises as `apply_migrations` does, and `IrreversibleMigrationError` before anything runs.
+        The last is the newest, or else a late one that was applied after it. Raises as
+        `apply_migrations` does, and `IrreversibleMigrationError` before anything runs.
         """
         done: list[StepResult] = []
         return self._carry_out(lambda: self.plan_rollback(_left(n, done), to=to), confirm, done)
 
     def rollback_migration(self, id: str) -> BatchResult:
-        """Undo all migrations from the newest back to this one, which is undone too. Writes.
+        """Undo all migrations from the last back to this one, which is undone too. Writes.
 
         Raises `UnknownMigrationError` when it is not applied.
         """
@@ -323,8 +336,8 @@ class FluxRunner:
 
     def _plan_rest(self, half: UnderWay) -> Plan:
         """What is left to do of a migration that is half done."""
-        if half.direction == "apply":
-            return self.plan_apply(to=half.id)
+        if half.direction == "apply":  # it comes before all others, and they may be late
+            return self.plan_apply(int(half.id not in self.state.applied), to=half.id)
         return self.plan_rollback(through=half.id)
 
     def _answered(self, answer: Answer) -> Entry:
@@ -398,15 +411,20 @@ class FluxRunner:
         undoes = any(step.action == "undo" for step in plan.steps)
         if undoes and self.state.last_runs:
             self.call(self.backend.forget_runs)
+        late = [step.late for step in plan.steps if step.late is not None]
         is_new = self.state.history is None
-        if is_new or on_change or remembers or journals:
+        if is_new or on_change or remembers or journals or late:
             prepare = partial(
                 self.backend.prepare,
                 history=is_new,
-                memory=on_change or remembers or journals,
+                memory=on_change or remembers or journals or bool(late),
                 unfinished=remembers,
             )
             self.call(prepare)
+        to_apply = {step.name for step in plan.steps if step.action == "apply"}
+        stale = [run for run in self.state.late if run.id in to_apply]
+        if late or stale:
+            self.call(partial(self.backend.note_late, late, stale))
 
     def _after_failure(
         self,

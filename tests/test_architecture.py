@@ -21,7 +21,7 @@ PACKAGE = Path(flux.__file__).parent
 ORDER = (
     "exceptions",
     "findings",
-    "address fingerprint migration statements syntax_hash interruption",
+    "address fingerprint late migration statements syntax_hash interruption",
     "scratch transactions config python_file progress",
     "directory journal",
     "plan",

@@ -156,6 +156,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.exceptions",
         "flux.failure",
         "flux.journal",
+        "flux.late",
         "flux.log",
         "flux.migration",
         "flux.plan",
