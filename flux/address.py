@@ -138,6 +138,15 @@ def sqlite_path(address: str) -> str:
     return _checked_path(path)
 
 
+def of_sqlite_file(path: str) -> str:
+    """The address of a SQLite file, by its absolute path."""
+    if "%" in path or "?" in path:
+        from urllib.parse import quote
+
+        path = quote(path, safe="/\\: ")
+    return f"sqlite:///{path}"
+
+
 def check_form(address: str) -> None:
     """Refuse a text that has no form of an address, and would be taken for the path of a file.
 

@@ -50,6 +50,16 @@ class Arguments(argparse.Namespace):
     shell: str
     auto_approve: bool
     answer: Answer | None
+    since: str | None
+    only: str | None
+    require_undo: bool
+    junit: str | None
+    live: bool
+    write: bool
+    ignore: list[str]
+    shadow_url: str | None
+    here: bool
+    throw_away_server: bool
     lock_wait: float | None
     wait: float | None
     #: Standard output, also while what migrations print goes elsewhere.
@@ -211,6 +221,54 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_lock_wait(resume)
     _add_json(resume)
 
+    test = command(
+        "test",
+        "prove in a scratch database that each undo undoes",
+        "test --since ID",
+        "Applies each migration, undoes it, applies it again, and compares the schema\n"
+        "each time. Runs the hooks of the directory tests/ around it.",
+    )
+    _add_database(test, host)
+    chosen = test.add_mutually_exclusive_group()
+    chosen.add_argument("--since", metavar="ID", help="this migration and all newer ones")
+    chosen.add_argument("--only", metavar="ID", help="this migration alone")
+    test.add_argument("--require-undo", action="store_true", help="fail where there is no undo")
+    test.add_argument("--junit", metavar="PATH", help="write a JUnit report, too")
+    _add_scratch(test)
+    _add_json(test)
+
+    schema = command(
+        "schema",
+        "print the schema that the migrations make",
+        "schema --check",
+        "The migrations are applied in a scratch database, and its catalog is read.",
+    )
+    _add_database(schema, host)
+    what = schema.add_mutually_exclusive_group()
+    what.add_argument("--live", action="store_true", help="the schema of the database itself")
+    what.add_argument("--write", action="store_true", help="write the schema file")
+    what.add_argument(
+        "--check", action="store_true", help="fail where the schema file is out of date"
+    )
+    _add_scratch(schema)
+    _add_json(schema)
+
+    drift = command(
+        "drift",
+        "compare a database with what its applied migrations make",
+        "drift --ignore 'extension *'",
+    )
+    _add_database(drift, host)
+    drift.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out what has such a name, as audit.*; may be given again",
+    )
+    _add_scratch(drift)
+    _add_json(drift)
+
     doctor = command(
         "doctor",
         "examine everything that apply needs, and say what to do",
@@ -270,6 +328,20 @@ def _add_database(command: argparse.ArgumentParser, host: Host) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="how long to wait for a database that is still starting; default: 0",
+    )
+
+
+def _add_scratch(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--shadow-url", metavar="URI", help="make scratch databases on the server of this database"
+    )
+    command.add_argument(
+        "--here", action="store_true", help="make them beside the database, wherever that is"
+    )
+    command.add_argument(
+        "--throw-away-server",
+        action="store_true",
+        help="let statements reach beyond a scratch database, such as CREATE ROLE",
     )
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 
 from flux.arguments import VERSION, Arguments, build_parser, parse
+from flux.console import interrupted, load_config, open_runner, print_json, show_error, tell
 from flux.exit_codes import (
     DONE,
     FAILED,
@@ -34,13 +35,12 @@ from flux.terminal import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from flux.config import FluxConfig
-    from flux.exceptions import FluxMigrationException, Problem
+    from flux.exceptions import Problem
     from flux.migration import Placement
     from flux.plan import Plan
-    from flux.progress import Pace, Progress
     from flux.results import BatchResult, Event
     from flux.runner import FluxRunner
 
@@ -68,7 +68,7 @@ def _run(arguments: Arguments, sigterm: _Sigterm) -> int:
     """Run the command, and tell how it ended."""
 
     def tell_interruption(interruption: KeyboardInterrupt) -> int:
-        _show_error(arguments, _interruption(arguments.reached, interruption))
+        show_error(arguments, interrupted(arguments.reached, interruption))
         return TERMINATED if sigterm.was_received else INTERRUPTED
 
     def abandon() -> NoReturn:
@@ -92,7 +92,7 @@ def _run(arguments: Arguments, sigterm: _Sigterm) -> int:
         from flux.exceptions import as_told
 
         error = as_told(caught)
-        _show_error(arguments, error)
+        show_error(arguments, error)
         return code_of_error(error)
     finally:
         sys.stdout = arguments.out
@@ -144,7 +144,7 @@ def _new(arguments: Arguments) -> int:
 
     from flux import scaffold
 
-    config = _load_config(arguments)
+    config = load_config(arguments)
     ending = ".sql" if arguments.sql else ".py"
     if arguments.pre or arguments.post:
         placement: Placement = "pre-apply" if arguments.pre else "post-apply"
@@ -185,17 +185,17 @@ def _recorded_ids(arguments: Arguments, config: FluxConfig) -> list[str]:
         with backend.opened():
             return list(backend.read_state().applied)
     except FluxMigrationException as error:
-        _tell(f"the new id does not heed the history: {error.message}")
+        tell(f"the new id does not heed the history: {error.message}")
         return []
 
 
 def _status(arguments: Arguments) -> int:
     from flux import render
 
-    with _runner(arguments) as runner:
+    with open_runner(arguments) as runner:
         status = runner.status()
     if arguments.json:
-        _print_json(arguments, render.status_data(status))
+        print_json(arguments, render.status_data(status))
     else:
         print(arguments.host.spell(render.status_text(status, palette_for(sys.stdout))))
     code = code_of_problems(status.problems)
@@ -207,13 +207,13 @@ def _status(arguments: Arguments) -> int:
 def _plan(arguments: Arguments) -> int:
     from flux import render
 
-    with _runner(arguments) as runner:
+    with open_runner(arguments) as runner:
         plan = runner.plan_apply(arguments.n, to=arguments.to)
         runner.check(plan)
         in_doubt = runner.is_in_doubt
     sql_of = [render.step_sql(step) for step in plan.steps] if arguments.sql else []
     if arguments.json:
-        _print_json(arguments, render.plan_data(plan, sql_of=sql_of, in_doubt=in_doubt))
+        print_json(arguments, render.plan_data(plan, sql_of=sql_of, in_doubt=in_doubt))
     else:
         text = render.plan_text(plan, palette_for(sys.stdout), sql_of=sql_of, in_doubt=in_doubt)
         print(arguments.host.spell(text))
@@ -227,7 +227,7 @@ def _validate(arguments: Arguments) -> int:
     problems: tuple[Problem, ...]
     count = 0
     try:
-        with _runner(arguments) as runner:
+        with open_runner(arguments) as runner:
             problems = (*runner.status().problems, *runner.check_directory())
             count = len(runner.directory.migrations)
     except MigrationLoadingError as error:
@@ -235,7 +235,7 @@ def _validate(arguments: Arguments) -> int:
             raise
         problems = error.problems
     if arguments.json:
-        _print_json(arguments, {"problems": render.problems_data(problems)})
+        print_json(arguments, {"problems": render.problems_data(problems)})
     elif problems:
         print(arguments.host.spell(render.problems_text(problems, palette_for(sys.stdout))))
     else:
@@ -258,7 +258,7 @@ def _doctor(arguments: Arguments) -> int:
         if not arguments.json:
             print(host.spell(render.finding_text(finding, palette)), flush=True)
     if arguments.json:
-        _print_json(arguments, render.findings_data(findings))
+        print_json(arguments, render.findings_data(findings))
     else:
         print(f"\n{render.findings_summary(findings)}")
     return code_of_findings(findings)
@@ -346,123 +346,38 @@ def _change(
             raise KeyboardInterrupt
 
     asks = can_ask() and not arguments.json and not arguments.auto_approve
-    with _runner(arguments, on_done) as runner:
+    with open_runner(arguments, on_done) as runner:
         steps = Interruptible(runner.backend.cancel, arguments.abandon)
         if runner.backend.cancellable:
             runner.call = steps
         result = act(runner, confirm if asks else None)
     arguments.line.clear()
     if arguments.json:
-        _print_json(arguments, {"ok": True, **render.result_data(result.steps), "error": None})
+        print_json(arguments, {"ok": True, **render.result_data(result.steps), "error": None})
     else:
         print(render.result_text(result))
     return DONE
 
 
-# What commands share ------------------------------------------------------------------------
+# Proofs, which most runs of flux do not need -------------------------------------------------
 
 
-def _load_config(arguments: Arguments) -> FluxConfig:
-    config = arguments.host.config(arguments)
-    given = {
-        setting: getattr(arguments, option, None)
-        for setting, option in (
-            ("lock_wait", "lock_wait"),
-            ("connect_wait", "wait"),
-            ("late", "late"),
-        )
-    }
-    return config._replace(**{name: value for name, value in given.items() if value is not None})
+def _test(arguments: Arguments) -> int:
+    from flux.cli_proof import test
+
+    return test(arguments)
 
 
-def _runner(arguments: Arguments, on_done: Callable[[Event], None] | None = None) -> FluxRunner:
-    from flux.runner import FluxRunner
+def _schema(arguments: Arguments) -> int:
+    from flux.cli_proof import show_schema
 
-    config = _load_config(arguments)
-    pace: Pace | None = None
-
-    def tell_progress(progress: Progress) -> None:
-        from flux.progress import Pace
-
-        nonlocal pace
-        pace = pace or Pace()
-        if config.log_level == "ERROR":
-            return
-        if arguments.line.can_rewrite:
-            shorter = progress._replace(statement=None)
-            arguments.line.show(f"flux: {progress}", f"flux: {shorter}")
-        elif pace.is_due(progress):
-            _tell(str(progress))
-
-    def tell_event(event: Event) -> None:
-        if event.progress is not None:
-            tell_progress(event.progress)
-            return
-        arguments.line.clear()
-        if event.kind in ("wait", "warning") and config.log_level != "ERROR":
-            _tell(event.message)
-        elif event.kind == "start" and event.step is not None:
-            arguments.reached = event.step.name
-            if config.log_level == "DEBUG":
-                _tell(f"{event.step.action} {event.step.name} ({event.step.path})")
-        elif event.kind == "done" and on_done is not None:
-            on_done(event)
-
-    if arguments.json:
-        # A migration that prints must not spoil the JSON.
-        sys.stdout = sys.stderr
-    database = arguments.host.database(arguments)
-    return FluxRunner.from_config(config, database, on_event=tell_event)
+    return show_schema(arguments)
 
 
-def _print_json(arguments: Arguments, data: dict[str, Any]) -> None:
-    import json
+def _drift(arguments: Arguments) -> int:
+    from flux.cli_proof import drift
 
-    from flux.render import FORMAT
-
-    sys.stdout = arguments.out
-    document = {"format": FORMAT, "command": arguments.command, **data}
-    print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def _show_error(arguments: Arguments, error: FluxMigrationException) -> None:
-    from flux import render
-
-    arguments.line.clear()
-    if getattr(arguments, "traceback", False):
-        import traceback
-
-        traceback.print_exception(error)
-    if getattr(arguments, "json", False):
-        data: dict[str, Any] = {"error": render.error_data(error)}
-        if arguments.done is not None:
-            data = {"ok": False, **render.result_data(arguments.done), **data}
-        _print_json(arguments, data)
-    else:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        text = arguments.host.spell(render.error_text(error, palette_for(sys.stderr)))
-        print(text, file=sys.stderr)
-    arguments.host.note_error(error)
-
-
-def _interruption(reached: str | None, cause: BaseException) -> FluxMigrationException:
-    """What an interruption leaves behind; `reached` is the last step that was started."""
-    from flux.exceptions import FluxMigrationException
-
-    told = FluxMigrationException("interrupted: nothing was changed")
-    if reached is not None:
-        told = FluxMigrationException(
-            f"interrupted at {reached}: what ran in a transaction is rolled back, what was done "
-            "before it stays",
-            hint="`flux status` shows where things stand",
-        )
-    told.__cause__ = cause
-    return told
-
-
-def _tell(message: str) -> None:
-    print(f"flux: {message}", file=sys.stderr, flush=True)
+    return drift(arguments)
 
 
 class _Sigterm:
@@ -498,6 +413,9 @@ _COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "rollback": _rollback,
     "resume": _resume,
     "validate": _validate,
+    "test": _test,
+    "schema": _schema,
+    "drift": _drift,
     "doctor": _doctor,
     "completion": _completion,
     VERSION: _version,

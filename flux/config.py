@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from flux import address
@@ -16,8 +17,10 @@ from flux.exceptions import InvalidConfigurationError, Location, Problem
 from flux.migration import Late, Missing, Order
 
 CONFIG_FILE = "flux.toml"
+SCHEMA_FILE = "schema.txt"
 PYPROJECT_FILE = "pyproject.toml"
 DATABASE_URL_VARIABLE = "FLUX_DATABASE_URL"
+SHADOW_URL_VARIABLE = "FLUX_SHADOW_URL"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ORDERS = ("text", "natural")
 MISSING = ("refuse", "allow-newer")
@@ -48,6 +51,11 @@ class FluxConfig(NamedTuple):
     lock_wait: float = 300
     connect_wait: float = 0
     database_url: str | None = None
+    shadow_url: str | None = None
+    throwaway_server: bool = False
+    require_undo: bool = False
+    ignore: tuple[str, ...] = ()
+    schema_file: str = SCHEMA_FILE
     backend_config: Mapping[str, Any] = {}
     path: str | None = None
     directory: str | None = None
@@ -55,8 +63,9 @@ class FluxConfig(NamedTuple):
     def __repr__(self) -> str:
         """Every setting, the database's address without its password."""
         shown = self._asdict()
-        if self.database_url is not None:
-            shown["database_url"] = address.redact(self.database_url)
+        for name in ("database_url", "shadow_url"):
+            if shown[name] is not None:
+                shown[name] = address.redact(shown[name])
         # A backend's own settings may hold secrets that only the backend knows as such.
         shown["backend_config"] = sorted(self.backend_config)
         return f"FluxConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
@@ -140,8 +149,9 @@ class FluxConfig(NamedTuple):
             spell=spell,
             others=(*others, "backend_config"),
         )
-        if config.database_url is not None:
-            config = config._replace(database_url=config.database_url.replace("$", "$$"))
+        config = config._replace(
+            database_url=_escaped(config.database_url), shadow_url=_escaped(config.shadow_url)
+        )
         if "backend" not in general and config.names_database:
             config = config._replace(backend=address.backend_of(config.find_url()))
         return config._replace(directory=directory)
@@ -174,9 +184,9 @@ class FluxConfig(NamedTuple):
                     f"{spell(key)} in {section} must be {wanted}{shown}", location=Location(path)
                 )
         settings = dict(general)
-        settings["migration_directory"] = os.path.join(
-            directory, settings.get("migration_directory", "migrations")
-        )
+        for name, default in (("migration_directory", "migrations"), ("schema_file", SCHEMA_FILE)):
+            settings[name] = os.path.join(directory, settings.get(name, default))
+        settings["ignore"] = tuple(settings.get("ignore", ()))
         return cls(**settings, backend_config=backend_config, path=path)
 
     @property
@@ -222,25 +232,42 @@ class FluxConfig(NamedTuple):
         Raises `InvalidConfigurationError` when there is none, or a variable is not set.
         """
         if given is not None:
-            if not given.strip():
-                raise InvalidConfigurationError("the database's address is empty")
-            return given.strip()
-        from_environment = os.environ.get(DATABASE_URL_VARIABLE)
+            return _not_empty(given)
+        from_environment = _from_environment(DATABASE_URL_VARIABLE)
         if from_environment is not None:
-            if not from_environment.strip():
-                # Not the file's database, which may be another one than was meant.
-                raise InvalidConfigurationError(
-                    f"the environment variable {DATABASE_URL_VARIABLE} is empty",
-                    hint="give it the database's address, or unset it",
-                )
-            return from_environment.strip()
+            return from_environment
         if self.database_url is None:
             raise InvalidConfigurationError(
                 "no database is named",
                 hint="give its address on the command line, in the environment variable "
                 f"{DATABASE_URL_VARIABLE}, or as database_url in {self.path or CONFIG_FILE}",
             )
-        return _VARIABLE.sub(self._variable, self.database_url).strip()
+        return self._filled("database_url", self.database_url)
+
+    def resolve_shadow_url(self, given: str | None = None) -> str | None:
+        """Where scratch databases are made: the address given, the environment's, or the file's.
+
+        It may be of any database of the server that the user may connect to. None where it is
+        said nowhere. It is read as `resolve_url` reads its address.
+
+        Raises `InvalidConfigurationError` when a variable is not set, or the address is not one
+        of the backend's.
+        """
+        if given is not None:
+            url = _not_empty(given)
+        elif (from_environment := _from_environment(SHADOW_URL_VARIABLE)) is not None:
+            url = from_environment
+        elif self.shadow_url is not None:
+            url = self._filled("shadow_url", self.shadow_url)
+        else:
+            return None
+        if self.backend in address.FORMS:
+            self._refuse_address_of_another(url, given)
+        return url
+
+    def _filled(self, setting: str, value: str) -> str:
+        """An address of the file, with the environment's variables in it."""
+        return _VARIABLE.sub(partial(self._variable, setting), value).strip()
 
     def _refuse_address_of_another(self, url: str, given: str | None) -> None:
         meant = address.backend_of(url)
@@ -256,19 +283,19 @@ class FluxConfig(NamedTuple):
             f"{address.FORMS[self.backend]}",
         )
 
-    def _variable(self, match: re.Match[str]) -> str:
+    def _variable(self, setting: str, match: re.Match[str]) -> str:
         name, end = match.groups()
         if name is None:
             return "$"
         if not end:
             raise InvalidConfigurationError(
-                "database_url has a ${ without its }",
+                f"{setting} has a ${{ without its }}",
                 location=Location(self.path or CONFIG_FILE),
                 hint="a dollar sign is written $$",
             )
         if not re.fullmatch(r"\w+", name):
             raise InvalidConfigurationError(  # without the text, which may be of a password
-                "database_url has a ${…} that names no environment variable",
+                f"{setting} has a ${{…}} that names no environment variable",
                 location=Location(self.path or CONFIG_FILE),
                 hint="a dollar sign is written $$",
             )
@@ -276,7 +303,7 @@ class FluxConfig(NamedTuple):
         if not (value := os.environ.get(name)):
             state = "which is not set" if value is None else "which is empty"
             raise InvalidConfigurationError(
-                f"database_url needs the environment variable {name!r}, {state}",
+                f"{setting} needs the environment variable {name!r}, {state}",
                 location=Location(self.path or CONFIG_FILE),
             )
         return value
@@ -324,6 +351,28 @@ def check_keys(
             )
 
 
+def _escaped(value: str | None) -> str | None:
+    """An address that is to be taken as it is, as the file would write it."""
+    return None if value is None else value.replace("$", "$$")
+
+
+def _not_empty(given: str) -> str:
+    if not given.strip():
+        raise InvalidConfigurationError("the database's address is empty")
+    return given.strip()
+
+
+def _from_environment(variable: str) -> str | None:
+    value = os.environ.get(variable)
+    if value is not None and not value.strip():
+        # Not the file's database, which may be another one than was meant.
+        raise InvalidConfigurationError(
+            f"the environment variable {variable} is empty",
+            hint="give it the database's address, or unset it",
+        )
+    return value and value.strip()
+
+
 def _backend_for(name: str) -> str:
     """What to do for an address of that backend, which may be of nobody's."""
     if name in address.FORMS:
@@ -345,6 +394,10 @@ def _is_text(value: object) -> bool:
 
 def _is_backend_name(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) is not None
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
 
 
 def _is_bool(value: object) -> bool:
@@ -380,6 +433,11 @@ _CHECKS = {
     "lock_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "connect_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "database_url": (_is_text, "the address of a database"),
+    "shadow_url": (_is_text, "the address of a database"),
+    "throwaway_server": (_is_bool, "true or false"),
+    "require_undo": (_is_bool, "true or false"),
+    "ignore": (_is_texts, "a list of texts"),
+    "schema_file": (_is_text, "the path of a file"),
 }
 
 

@@ -35,6 +35,8 @@ from flux.migration import (
 from flux.python_file import Importable, PythonFile, refuse_nul
 
 PLACEMENTS: tuple[Placement, Placement] = ("pre-apply", "post-apply")
+#: Where test hooks lie beside the migrations.
+TESTS: Placement = "tests"
 
 _Read = TypeVar("_Read")
 #: goose, dbmate and sql-migrate keep both directions in one file.
@@ -148,7 +150,7 @@ def list_passed_over(path: str) -> list[str]:
     found = []
     with os.scandir(path) as entries:
         for entry in entries:
-            if is_set_aside(entry.name) or entry.name in PLACEMENTS:
+            if is_set_aside(entry.name) or entry.name in (*PLACEMENTS, TESTS):
                 continue
             if entry.is_dir():
                 if any(name.lower().endswith((".sql", ".py")) for name in _names_in(entry.path)):
@@ -341,7 +343,7 @@ def _read_migration(path: str, id: str, files: _Files, importable: Importable) -
             return Migration(id, script)
         undo_path = os.path.join(path, files.undo[id])
         return Migration(id, script, lambda: _read_sql(undo_path))
-    module = _run_python(os.path.join(path, files.python[id]), importable)
+    module = run_python(os.path.join(path, files.python[id]), importable)
     script = module.script("apply")
     if not module.has("undo"):
         return Migration(id, script)
@@ -379,7 +381,7 @@ def _read_placement(
     def read_one(id: str) -> Repeatable:
         if id in files.sql:
             return Repeatable(id, placement, _read_sql(os.path.join(path, files.sql[id])))
-        module = _run_python(os.path.join(path, files.python[id]), importable)
+        module = run_python(os.path.join(path, files.python[id]), importable)
         if module.has("undo"):
             raise MigrationLoadingError(
                 "a repeatable has no undo",
@@ -435,7 +437,8 @@ def _read_text(path: str) -> str:
     return raw
 
 
-def _run_python(path: str, importable: Importable) -> PythonFile:
+def run_python(path: str, importable: Importable) -> PythonFile:
+    """Read a Python file and run it. Raises `MigrationLoadingError`."""
     return PythonFile.run(path, _read_text(path).removeprefix(BOM), importable)
 
 

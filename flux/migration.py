@@ -20,7 +20,8 @@ Order = Literal["text", "natural"]
 Missing = Literal["refuse", "allow-newer"]
 #: What to do with migrations that are pending, but older than the newest applied one.
 Late = Literal["refuse", "allow", "prove"]
-Placement = Literal["pre-apply", "post-apply"]
+#: Where scripts lie that are no migrations; those of `tests` are run by `flux test` alone.
+Placement = Literal["pre-apply", "post-apply", "tests"]
 
 BOM = "\ufeff"
 _WHITE_SPACE = " \t\n\r\f\v"

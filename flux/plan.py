@@ -272,7 +272,7 @@ def plan_apply(
     pending = [migration for migration in directory.migrations if migration.id not in applied]
     if to is not None:
         key = sort_key(directory.order)
-        _find(to, [migration.id for migration in directory.migrations], "on disk")
+        find_migration(to, [migration.id for migration in directory.migrations], "on disk")
         pending = [migration for migration in pending if key(migration.id) <= key(to)]
     if half is not None:
         pending.sort(key=lambda migration: migration.id != half.id)
@@ -347,7 +347,7 @@ def plan_rollback(
     if target is None:
         ids = last_first[:count]
     else:
-        _find(target, last_first, "applied")
+        find_migration(target, last_first, "applied")
         ids = last_first[: last_first.index(target) + (through is not None)]
     if half is not None and half.id not in ids:
         raise HalfDoneError(
@@ -391,9 +391,10 @@ def _due(repeatables: Sequence[Repeatable], state: DatabaseState) -> list[Repeat
     ]
 
 
-def _find(id: str, ids: Sequence[str], where: str) -> None:
+def find_migration(id: str, ids: Sequence[str], where: str = "on disk") -> int:
+    """The place of an id among others. Raises `UnknownMigrationError`, with those it is like."""
     if id in ids:
-        return
+        return ids.index(id)
     from difflib import get_close_matches
 
     containing = [known for known in ids if id and id in known]

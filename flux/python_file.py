@@ -17,7 +17,8 @@ from flux.exceptions import InvalidMigrationModuleError, Location, MigrationLoad
 from flux.migration import Script, read_directives
 
 Importable = Callable[[], AbstractContextManager[None]]
-_Direction = Literal["apply", "undo"]
+#: The functions that a file may have; those of test hooks last.
+Function = Literal["apply", "undo", "before", "after", "undone"]
 
 #: Flags of code objects, as `inspect` names them, without its price.
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_GENERATOR = 0x04, 0x08, 0x20
@@ -81,8 +82,8 @@ class PythonFile(NamedTuple):
         """Whether the file defines a name."""
         return name in self.names
 
-    def script(self, direction: _Direction) -> Script:
-        """Resolve `apply()` or `undo()`: to its text, or to itself when it takes a connection."""
+    def script(self, direction: Function) -> Script:
+        """Resolve `apply()` or another: to its text, or to itself when it takes a connection."""
         function = self.names.get(direction)
         if not callable(function) or isinstance(function, type):
             raise InvalidMigrationModuleError(
@@ -120,7 +121,7 @@ class PythonFile(NamedTuple):
         )
 
     def _guarded(
-        self, function: Callable[[Any], object], direction: _Direction
+        self, function: Callable[[Any], object], direction: Function
     ) -> Callable[[Any], None]:
         """The function, with nothing that it leaves undone passing for done."""
 
@@ -142,7 +143,7 @@ class PythonFile(NamedTuple):
 
         return run
 
-    def _resolve(self, function: Callable[..., object], direction: _Direction) -> str:
+    def _resolve(self, function: Callable[..., object], direction: Function) -> str:
         try:
             result = function()
             texts = [result] if isinstance(result, str) else _texts(result)

@@ -140,8 +140,8 @@ def _step_colour(step: Step, palette: Palette) -> str:
 def done_text(step: Step, seconds: float, palette: Palette = PLAIN) -> str:
     """The line for a step that is done."""
     done = palette.paint(_step_colour(step, palette), f"{_DONE[step.action]:<7}")
-    duration = palette.paint(palette.faint, f"{_duration(seconds):>8}")
-    return f"{done}  {duration}  {step.name}"
+    took = palette.paint(palette.faint, f"{duration(seconds):>8}")
+    return f"{done}  {took}  {step.name}"
 
 
 def result_text(result: BatchResult) -> str:
@@ -194,7 +194,8 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """How long something took, for people."""
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 

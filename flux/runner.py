@@ -328,6 +328,17 @@ class FluxRunner:
             self.refresh()
         return self._carry_out(lambda: self._plan_rest(half), None, [])
 
+    @contextmanager
+    def stepping(self) -> Iterator[Callable[[Step], None]]:
+        """Hold the lock, and carry out single steps of no plan: for a scratch database. Writes.
+
+        What is given carries out one step as a batch does; it raises `MigrationApplyError`.
+        """
+        with self.backend.migration_lock():
+            self.call(partial(self.backend.prepare, history=True, memory=True, unfinished=False))
+            yield lambda step: self._run_step(step, [])
+            self.refresh()
+
     def _require_half(self) -> UnderWay:
         half = self.state.under_way
         if half is None:

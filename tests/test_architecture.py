@@ -22,8 +22,9 @@ ORDER = (
     "exceptions",
     "findings",
     "address fingerprint late migration statements syntax_hash interruption",
-    "scratch transactions config python_file progress",
+    "scratch files transactions config python_file progress",
     "directory journal",
+    "hooks",
     "plan",
     "backends/signals backends/watch backends/patience",
     "backends/dbapi backends/journaled",
@@ -35,10 +36,11 @@ ORDER = (
     "backends/postgres_lock backends/postgres_in_doubt "
     "backends/postgres_leftovers backends/postgres_message backends/postgres_settings "
     "backends/postgres_watch",
-    "backends/postgres_check",
+    "backends/postgres_check backends/postgres_reach backends/sqlite_reach",
     "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
-    "backends/sqlite_examination backends/postgres_examination backends/postgres_run",
+    "backends/sqlite_examination backends/postgres_examination backends/postgres_run "
+    "backends/sqlite_scratch backends/postgres_scratch",
     "backends/postgres_journaled",
     "backends/sqlite backends/postgres",
     "backends/__init__",
@@ -46,8 +48,13 @@ ORDER = (
     "checking failure results",
     "log",
     "runner render scaffold",
+    "rehearsal shadow",
+    "proof schema",
+    "render_proof junit",
     "doctor exit_codes host versions completion",
     "arguments terminal",
+    "console",
+    "cli_proof",
     "cli testing",
     "flask",
     "django/__init__ django/management/__init__ django/management/commands/__init__",
@@ -114,7 +121,9 @@ def test_imports_point_up(room: str) -> None:
     ("names", "allowed"),
     [
         pytest.param(
-            {"print", "input", "sys.stdout", "sys.stderr"}, {"cli", "terminal"}, id="prints"
+            {"print", "input", "sys.stdout", "sys.stderr"},
+            {"cli", "cli_proof", "console", "terminal"},
+            id="prints",
         ),
         pytest.param(
             {"os.environ", "os.getenv"},
@@ -123,8 +132,16 @@ def test_imports_point_up(room: str) -> None:
         ),
         pytest.param({"tomllib", "tomli"}, {"config"}, id="reads TOML"),
         pytest.param({"exec", "eval"}, {"python_file"}, id="runs Python"),
-        pytest.param({"os.scandir", "os.listdir"}, {"directory"}, id="lists directories"),
-        pytest.param({"os.mkdir", "os.makedirs"}, {"scaffold"}, id="makes directories"),
+        pytest.param(
+            {"os.scandir", "os.listdir"},
+            {"directory", "backends/sqlite_scratch"},
+            id="lists directories",
+        ),
+        pytest.param(
+            {"os.mkdir", "os.makedirs"},
+            {"scaffold", "backends/sqlite_scratch"},
+            id="makes directories",
+        ),
         pytest.param({"logging"}, {"log"}, id="logs"),
         pytest.param(
             {"logging.basicConfig", "addHandler", "setLevel"}, set(), id="configures logging"

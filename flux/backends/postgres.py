@@ -68,6 +68,7 @@ from flux.plan import DatabaseState
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
 if TYPE_CHECKING:
+    from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.findings import Finding
 
 #: Seconds to wait for a pool's second session, before the lock is held without one.
@@ -592,6 +593,22 @@ class PostgresBackend(MigrationBackend):
         from flux.backends.postgres_examination import examine
 
         return examine(self)
+
+    def scratch_place(self) -> PostgresScratchPlace:
+        """The server of this database; connects to this database when it is entered."""
+        from flux.backends.postgres_scratch import PostgresScratchPlace
+
+        address = self._dsn
+        if address is None:
+            self._parameters = self._parameters or self.driver.parameters(self._handed_in)
+            address = self.driver.address(self._parameters)
+        return PostgresScratchPlace(self.driver, address, self._connect, wait=self.lock_wait)
+
+    def check_reach(self, script: Script) -> list[Problem]:
+        """The statements that reach beyond the database, to the whole server. Pure."""
+        from flux.backends.postgres_reach import find_reaching
+
+        return find_reaching(script)
 
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]

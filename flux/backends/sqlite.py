@@ -29,6 +29,7 @@ from flux.statements import Dialect, MetaCommand, Statement, split, words
 from flux.transactions import transaction_problems, unwrap
 
 if TYPE_CHECKING:
+    from flux.backends.sqlite_scratch import SQLiteScratchPlace
     from flux.findings import Finding
 
 DEFAULT_TABLE = "_flux_migrations"
@@ -453,6 +454,18 @@ class SQLiteBackend(MigrationBackend):
         from flux.backends.sqlite_examination import examine
 
         return examine(self.path, self.fetch)
+
+    def scratch_place(self) -> SQLiteScratchPlace:
+        """A directory of this user's own, below the system's for temporary files."""
+        from flux.backends.sqlite_scratch import SQLiteScratchPlace
+
+        return SQLiteScratchPlace(wait=self.lock_wait)
+
+    def check_reach(self, script: Script) -> list[Problem]:
+        """The statements that open or write another file. Pure."""
+        from flux.backends.sqlite_reach import find_reaching
+
+        return find_reaching(script)
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""

@@ -1,0 +1,144 @@
+"""What in a script reaches beyond the database that it runs in, to the whole server. Pure.
+
+In a scratch database such a statement would do to the server what it was to do to another one.
+What a function does that a script calls is not seen here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from flux.exceptions import Problem
+from flux.migration import Script
+from flux.statements import SplitError, Statement, Token, split, tokens, words
+
+HINT: Final = (
+    "where nothing on the server matters, say so: --throw-away-server, or "
+    "throwaway_server = true in the configuration"
+)
+
+#: What is the server's, as it stands behind CREATE, ALTER, DROP, and behind ON.
+_OF_SERVER: Final = frozenset({"ROLE", "USER", "GROUP", "TABLESPACE", "DATABASE", "SUBSCRIPTION"})
+_GRANTED_ON: Final = frozenset({"DATABASE", "TABLESPACE", "PARAMETER"})
+_PAIRS: Final = (["ALTER", "SYSTEM"], ["REASSIGN", "OWNED"], ["DROP", "OWNED"])
+_FIRST: Final = frozenset(
+    "CREATE ALTER DROP GRANT REVOKE COMMENT SECURITY REASSIGN COPY DO".split()  # noqa: SIM905 - words are easier to read than quotes
+)
+_QUOTED: Final = ("string literal", "dollar-quoted string")
+#: Behind these a statement of PL/pgSQL begins.
+_BEFORE_STATEMENT: Final = frozenset({";", "BEGIN", "THEN", "ELSE", "LOOP"})
+
+
+def find_reaching(script: Script) -> list[Problem]:
+    """A problem for each statement that reaches beyond the database. Pure."""
+    if script.text is None:
+        return []
+    try:
+        pieces = split(script.text, "postgres")
+    except SplitError:
+        return []  # which is told elsewhere
+    return [
+        Problem(
+            "reaches-beyond",
+            (),
+            f"{what} reaches beyond the database, to the whole server",
+            HINT,
+            script.location(piece.start),
+        )
+        for piece in pieces
+        if isinstance(piece, Statement) and (what := reach_of(piece.text))
+    ]
+
+
+def reach_of(sql: str) -> str | None:
+    """What in a statement reaches beyond its database (`CREATE ROLE`); None for nothing. Pure."""
+    try:
+        if next(words(sql, "postgres"), "") not in _FIRST:
+            return None
+        return _reach(list(tokens(sql, "postgres")))
+    except SplitError:
+        return None
+
+
+def _reach(statement: list[Token]) -> str | None:
+    heads = [_head(token) for token in statement]
+    first, second, third = [*heads, "", "", ""][:3]
+    if first == "DO":
+        return next(filter(None, map(_reach_of_body, _texts(statement))), None)
+    if first in ("CREATE", "ALTER", "DROP") and second in _OF_SERVER:
+        return None if (second, third) == ("USER", "MAPPING") else f"{first} {second}"
+    if [first, second] in _PAIRS:
+        return f"{first} {second}"
+    if first == "COPY":
+        return _reach_of_copy(heads)
+    on = heads[heads.index("ON") + 1 :][:1] if "ON" in heads else []
+    if first in ("GRANT", "REVOKE"):
+        if not on:
+            return f"{first} of a role"
+        return f"{first} ON {on[0]}" if on[0] in _GRANTED_ON else None
+    if first in ("COMMENT", "SECURITY") and on and on[0] in _OF_SERVER:
+        return f"{first} ON {on[0]}" if first == "COMMENT" else f"SECURITY LABEL ON {on[0]}"
+    return None
+
+
+def _reach_of_copy(heads: list[str]) -> str | None:
+    """Of a COPY that runs a program on the server, or writes a file there."""
+    depth, before = 0, ""
+    for head in heads:
+        depth += (head == "(") - (head == ")")
+        if not depth and before in ("TO", "FROM"):
+            if head == "PROGRAM":
+                return f"COPY {before} PROGRAM"
+            if before == "TO" and head in _QUOTED:
+                return "COPY TO a file of the server"
+        before = head
+    return None
+
+
+def _reach_of_body(body: str) -> str | None:
+    """Of the statements of PL/pgSQL in a DO, and of those that it puts together."""
+    try:
+        found = list(tokens(body, "postgres"))
+    except SplitError:
+        return None
+    for statement in _statements(found):
+        heads = [_head(token) for token in statement]
+        # The text of an EXECUTE may be put together in a variable, before.
+        if heads[:1] == ["EXECUTE"] or (":", "=") in pairwise(heads):
+            what = reach_of(" x ".join(_texts(statement)))
+        elif heads and heads[0] in _FIRST:
+            what = _reach(statement)
+        else:
+            what = None
+        if what is not None:
+            return what
+    return None
+
+
+def _statements(found: list[Token]) -> Iterator[list[Token]]:
+    statement: list[Token] = []
+    for token in found:
+        if _head(token) in _BEFORE_STATEMENT:
+            yield statement
+            statement = []
+        else:
+            statement.append(token)
+    yield statement
+
+
+def _head(token: Token) -> str:
+    return token.text.upper() if token.kind == "word" else token.kind
+
+
+def _texts(statement: list[Token]) -> list[str]:
+    """What stands in the quotations of a statement."""
+    return [
+        token.text[1:-1].replace("''", "'")
+        if token.kind == "string literal"
+        else re.sub(r"(?s)\A(\$[^$]*\$)(.*)\1\Z", r"\2", token.text)
+        for token in statement
+        if token.kind in _QUOTED
+    ]

@@ -1,0 +1,182 @@
+"""The commands that prove and compare: `flux test`, `flux schema`, `flux drift`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flux import directory as directories
+from flux import files, hooks, render_proof, schema
+from flux.console import keep_output_clean, listener, load_config, open_runner, print_json
+from flux.exit_codes import DISAGREES, DONE, FAILED
+from flux.interruption import Interruptible
+from flux.plan import find_migration
+from flux.proof import Proof, prove
+from flux.rehearsal import Stage
+from flux.shadow import scratch_place
+from flux.terminal import palette_for
+
+if TYPE_CHECKING:
+    from flux.arguments import Arguments
+    from flux.config import FluxConfig
+    from flux.directory import MigrationDirectory
+    from flux.fingerprint import Fingerprint
+    from flux.results import Event
+    from flux.runner import FluxRunner
+
+
+def test(arguments: Arguments) -> int:
+    """Prove migrations, with a line for each as it is proven."""
+    config = _config(arguments)
+    directory = _read_directory(config)
+    chosen = _choice(arguments, directory)
+    found = hooks.read(directory, config.project_directory)
+    palette = palette_for(sys.stdout)
+    proofs: list[Proof] = []
+    with _stage(arguments, config, directory) as stage:
+        for proof in prove(stage, found, chosen):
+            proofs.append(proof)
+            arguments.line.clear()
+            if not arguments.json:
+                text = render_proof.proof_text(proof, palette)
+                print(arguments.host.spell(text), flush=True)
+    failures = [_failure_of(proof, config) for proof in proofs]
+    if arguments.junit is not None:
+        from flux import junit
+
+        files.write(arguments.junit, junit.report(proofs, failures))
+    is_proven = not any(failures)
+    if arguments.json:
+        data = {"ok": is_proven, "proofs": render_proof.proofs_data(proofs), "error": None}
+        print_json(arguments, data)
+    else:
+        print(render_proof.proof_summary(proofs))
+    return DONE if is_proven else FAILED
+
+
+def _choice(arguments: Arguments, directory: MigrationDirectory) -> Callable[[str], bool]:
+    """Which ids are to be proven. Raises `UnknownMigrationError`."""
+    ids = [migration.id for migration in directory.migrations]
+    if arguments.only is not None:
+        return {ids[find_migration(arguments.only, ids)]}.__contains__
+    if arguments.since is not None:
+        return set(ids[find_migration(arguments.since, ids) :]).__contains__
+    return set(ids).__contains__
+
+
+def _failure_of(proof: Proof, config: FluxConfig) -> str:
+    """What makes a proof fail, in words; empty where nothing does."""
+    if proof.fault is not None:
+        return "\n".join(render_proof.fault_lines(proof.fault))
+    if proof.verdict == "not reached":
+        return "one before it cannot be applied"
+    if proof.verdict == "no undo" and config.require_undo:
+        return f"{proof.path}: it has no undo"
+    return ""
+
+
+def show_schema(arguments: Arguments) -> int:
+    """Print the schema, write it to its file, or compare it with its file."""
+    config = _config(arguments)
+    if arguments.live:
+        with open_runner(arguments) as runner, runner.backend.reporting("cannot read the catalog"):
+            found = runner.backend.fingerprint()
+    else:
+        with _stage(arguments, config, _read_directory(config)) as stage:
+            found = schema.made_by_migrations(stage)
+    found = found.without(config.ignore)
+    arguments.line.clear()
+    if arguments.write:
+        files.write(config.schema_file, schema.text_of(found))
+        print(f"written  {config.schema_file}")
+        return DONE
+    if arguments.check:
+        return _check_schema(arguments, config, found)
+    if arguments.json:
+        print_json(arguments, {"items": render_proof.schema_data(found)})
+    else:
+        print(schema.text_of(found), end="")
+    return DONE
+
+
+def _check_schema(arguments: Arguments, config: FluxConfig, found: Fingerprint) -> int:
+    path = config.schema_file
+    changes = render_proof.text_changes(
+        files.read(path) or "", schema.text_of(found), path, "the migrations"
+    )
+    if arguments.json:
+        print_json(arguments, {"ok": not changes, "path": path, "diff": changes})
+    elif changes:
+        print("\n".join(changes))
+        print(
+            arguments.host.spell(f"{path} is out of date; `flux schema --write` writes it anew"),
+            file=sys.stderr,
+        )
+    else:
+        print(f"{path} is up to date")
+    return FAILED if changes else DONE
+
+
+def drift(arguments: Arguments) -> int:
+    """Compare a database with what its applied migrations make of an empty one."""
+    config = _config(arguments)
+    with open_runner(arguments) as target, _stage(arguments, config, target.directory) as stage:
+        found = schema.find_drift(stage, target, (*config.ignore, *arguments.ignore))
+    arguments.line.clear()
+    if arguments.json:
+        data = {"ok": not found, "differences": render_proof.differences_data(found)}
+        print_json(arguments, data)
+    elif found:
+        print("(- made by the migrations, + in the database)")
+        print("\n".join(render_proof.difference_lines(found, palette_for(sys.stdout))))
+    else:
+        print("no drift: the database is what its migrations make")
+    return DISAGREES if found else DONE
+
+
+# What they share ----------------------------------------------------------------------------
+
+
+def _config(arguments: Arguments) -> FluxConfig:
+    keep_output_clean(arguments)
+    config = load_config(arguments)
+    return config._replace(
+        throwaway_server=config.throwaway_server or arguments.throw_away_server,
+        require_undo=config.require_undo or getattr(arguments, "require_undo", False),
+    )
+
+
+def _read_directory(config: FluxConfig) -> MigrationDirectory:
+    return directories.read(
+        config.migration_directory,
+        order=config.order,
+        project_directory=config.project_directory,
+    )
+
+
+@contextmanager
+def _stage(
+    arguments: Arguments, config: FluxConfig, directory: MigrationDirectory
+) -> Iterator[Stage]:
+    """Where the migrations are rehearsed; Ctrl-C ends the statement that runs there."""
+    tell = listener(arguments, config)
+    calls: list[Interruptible] = []
+
+    def on_event(event: Event) -> None:
+        if event.kind == "done" and calls and calls[-1].was_interrupted:
+            raise KeyboardInterrupt
+        if event.kind not in ("start", "done"):  # those are of no step on the user's database
+            tell(event)
+
+    def on_runner(runner: FluxRunner) -> None:
+        if runner.backend.cancellable:
+            calls.append(Interruptible(runner.backend.cancel, arguments.abandon))
+            runner.call = calls[-1]
+
+    database = arguments.host.database(arguments)
+    with scratch_place(
+        config, database, shadow_url=arguments.shadow_url, here=arguments.here
+    ) as place:
+        yield Stage(config, directory, place, on_event, on_runner)

@@ -1,0 +1,104 @@
+"""Rehearsing: running steps one by one in a scratch database, to look at what each makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from flux.backends.base import MigrationBackend
+from flux.checking import problems_of
+from flux.config import FluxConfig
+from flux.directory import MigrationDirectory
+from flux.exceptions import MigrationLoadingError, Problem, ScratchDatabaseError
+from flux.fingerprint import Fingerprint
+from flux.migration import Migration, Script
+from flux.plan import Step
+from flux.results import Event
+from flux.runner import FluxRunner
+from flux.scratch import ScratchPlace
+
+
+class Stage(NamedTuple):
+    """Where rehearsals are held: what of, and in which place.
+
+    `on_runner` is called with the runner of each scratch database, before anything runs in it.
+    """
+
+    config: FluxConfig
+    directory: MigrationDirectory
+    place: ScratchPlace
+    on_event: Callable[[Event], None] | None = None
+    on_runner: Callable[[FluxRunner], None] = lambda _: None
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[Rehearsal]:
+        """One scratch database, empty but for flux's own tables; dropped at the end. Writes."""
+        with (
+            self.place.database() as address,
+            FluxRunner.from_config(
+                self.config, address, on_event=self.on_event, directory=self.directory
+            ) as runner,
+        ):
+            self.on_runner(runner)
+            with runner.stepping() as run:
+                yield Rehearsal(runner.backend, run, self.config.throwaway_server)
+
+    def make(self, steps: Sequence[Step]) -> Fingerprint:
+        """What steps make of an empty database. Raises what `Rehearsal` raises."""
+        with self.rehearsal() as rehearsal:
+            rehearsal.check(steps)
+            for step in steps:
+                rehearsal.run(step)
+            return rehearsal.fingerprint()
+
+
+class Rehearsal(NamedTuple):
+    """A scratch database in which steps run one by one, as in a batch.
+
+    `run` carries out one step; it raises `MigrationApplyError`. With `reaches_out`, steps may
+    reach beyond the database.
+    """
+
+    backend: MigrationBackend
+    run: Callable[[Step], None]
+    reaches_out: bool
+
+    def fingerprint(self) -> Fingerprint:
+        """What is in the database now. Read-only."""
+        with self.backend.reporting("cannot read the catalog"):
+            return self.backend.fingerprint()
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """See that steps can run, and run here. Read-only.
+
+        Raises `MigrationLoadingError`, and `ScratchDatabaseError` for what reaches beyond the
+        database.
+        """
+        problems = [problem for step in steps for problem in problems_of(step, self.backend)]
+        if problems:
+            raise MigrationLoadingError.of(
+                tuple(problems), f"{len(problems)} problems in what would run"
+            )
+        if self.reaches_out:
+            return
+        beyond = [problem for step in steps for problem in self._reach_of(step)]
+        if beyond:
+            raise ScratchDatabaseError.of(
+                tuple(beyond), f"{len(beyond)} statements reach beyond a scratch database"
+            )
+
+    def _reach_of(self, step: Step) -> list[Problem]:
+        return [
+            problem._replace(ids=(step.name,))
+            for script in _scripts(step)
+            for problem in self.backend.check_reach(script)
+        ]
+
+
+def _scripts(step: Step) -> list[Script]:
+    """All that a step's subject may run: a migration's undo, too."""
+    subject = step.subject
+    if isinstance(subject, Migration) and subject.read_undo is not None:
+        return [subject.script, subject.read_undo()]
+    return [subject.script]

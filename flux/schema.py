@@ -1,0 +1,60 @@
+"""The schema that migrations make, read from a scratch database; and how a database drifts from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flux.directory import MigrationDirectory
+from flux.fingerprint import Difference, Fingerprint, compare
+from flux.migration import Migration
+from flux.plan import Step, find_problems, refuse
+from flux.rehearsal import Stage
+from flux.runner import FluxRunner
+
+#: The first line of a schema's text.
+HEADING = "# The schema, as `flux schema --write` has read it; made by the migrations, not by hand."
+
+
+def made_by_migrations(stage: Stage) -> Fingerprint:
+    """What all migrations and repeatables of a directory make of an empty database.
+
+    Raises what `Stage.make` raises.
+    """
+    return stage.make(_steps(stage.directory, stage.directory.migrations))
+
+
+def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple[Difference, ...]:
+    """How an open database differs from what its applied migrations make of an empty one.
+
+    `ignore` has patterns for what others own (`Fingerprint.without`). Does not write to the target.
+
+    Raises `MigrationDirectoryCorruptedError` where an applied migration is divergent or missing,
+    and what `Stage.make` raises.
+    """
+    directory, state = target.directory, target.state
+    refuse(
+        [
+            problem
+            for problem in find_problems(directory, state)
+            if problem.kind in ("divergent", "missing")
+        ]
+    )
+    by_id = {migration.id: migration for migration in directory.migrations}
+    applied = [by_id[id] for id in state.applied]
+    wanted = stage.make(_steps(directory, applied) if applied else [])
+    with target.backend.reporting("cannot read the catalog"):
+        found = target.backend.fingerprint()
+    return compare(wanted.without(ignore), found.without(ignore))
+
+
+def text_of(fingerprint: Fingerprint) -> str:
+    """A schema as the text that is kept under version control."""
+    return "\n".join([HEADING, "", *fingerprint.lines(), ""])
+
+
+def _steps(directory: MigrationDirectory, migrations: Sequence[Migration]) -> list[Step]:
+    return [
+        *(Step("run", repeatable) for repeatable in directory.pre_apply),
+        *(Step("apply", migration) for migration in migrations),
+        *(Step("run", repeatable) for repeatable in directory.post_apply),
+    ]
