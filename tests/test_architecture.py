@@ -39,6 +39,9 @@ ORDER = (
     "backends/postgres_check backends/postgres_reach backends/sqlite_reach",
     "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
+    "backends/sqlite_spelling backends/postgres_catalog_parts",
+    "backends/postgres_catalog_tables backends/postgres_catalog_objects",
+    "backends/sqlite_catalog backends/postgres_catalog",
     "backends/sqlite_examination backends/postgres_examination backends/postgres_run "
     "backends/sqlite_scratch backends/postgres_scratch",
     "backends/postgres_journaled",

@@ -70,6 +70,7 @@ from flux.statements import Dialect, MetaCommand, Statement, numbered, split, wo
 if TYPE_CHECKING:
     from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.findings import Finding
+    from flux.fingerprint import Fingerprint
 
 #: Seconds to wait for a pool's second session, before the lock is held without one.
 _STARVED_AFTER = 3.0
@@ -609,6 +610,13 @@ class PostgresBackend(MigrationBackend):
         from flux.backends.postgres_reach import find_reaching
 
         return find_reaching(script)
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything in the catalog but flux's own tables, in one query. Read-only."""
+        from flux.backends import postgres_catalog
+
+        with self.reporting("cannot read the catalog"):
+            return postgres_catalog.read(self)
 
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]

@@ -31,6 +31,7 @@ from flux.transactions import transaction_problems, unwrap
 if TYPE_CHECKING:
     from flux.backends.sqlite_scratch import SQLiteScratchPlace
     from flux.findings import Finding
+    from flux.fingerprint import Fingerprint
 
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_BUSY_TIMEOUT = 30.0
@@ -466,6 +467,13 @@ class SQLiteBackend(MigrationBackend):
         from flux.backends.sqlite_reach import find_reaching
 
         return find_reaching(script)
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything in the schema table but flux's own tables. Read-only."""
+        from flux.backends import sqlite_catalog
+
+        with self.reporting("cannot read the schema"):
+            return sqlite_catalog.read(self.fetch, (self.table, self.state_table))
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""

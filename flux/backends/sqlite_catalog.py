@@ -1,0 +1,159 @@
+"""Reading the fingerprint of a SQLite database from the texts of its schema table. Read-only.
+
+SQLite keeps each object as the statement that made it, and edits that text when the object is
+altered. The texts are put in one spelling, and that of a table is taken apart into its columns and
+constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flux.backends.sqlite_foreign_keys import quote
+from flux.backends.sqlite_spelling import name_of, plain_name, spelled, split_at, with_depth, words
+from flux.fingerprint import Fingerprint, Item
+from flux.statements import UnterminatedError
+
+#: What has no text was made for a constraint, which says so itself.
+_OBJECTS = """\
+SELECT type, name, tbl_name, sql FROM main.sqlite_master
+WHERE sql IS NOT NULL AND tbl_name NOT LIKE 'sqlite!_%' ESCAPE '!'"""
+_PRAGMAS = ("application_id", "user_version")
+#: How the tables are called that keep what is in a virtual one, after its own name. From SQLite
+#: 3.37 on, `PRAGMA table_list` tells of others, too.
+_SHADOWS = (
+    *("content", "data", "idx", "docsize", "config"),  # FTS5
+    *("segments", "segdir", "stat"),  # FTS3, FTS4
+    *("node", "parent", "rowid"),  # R-tree
+)
+_BEGINS_CONSTRAINT = ("constraint", "primary", "unique", "check", "foreign")
+_ENDS_TYPE = (
+    *("constraint", "primary", "not", "null", "unique", "check", "default", "collate"),
+    *("references", "generated", "as"),
+)
+
+
+class _Object(NamedTuple):
+    """A row of the schema table."""
+
+    type: str
+    name: str
+    table: str
+    sql: str
+
+    @property
+    def kind(self) -> str:
+        return "virtual table" if self.sql.startswith("CREATE VIRTUAL") else self.type
+
+
+def read(fetch: Callable[[str], list[Any]], own: Collection[str]) -> Fingerprint:
+    """The fingerprint of a database whose rows `fetch` gives; `own` are flux's tables, quoted."""
+    objects = [_Object(*row) for row in fetch(_OBJECTS)]
+    tables = {one.name: one.kind for one in objects if one.name == one.table}
+    hidden = {name for schema, name, kind, *_ in fetch("PRAGMA table_list") if kind == "shadow"}
+    hidden |= {
+        f"{name}_{ending}"
+        for name, kind in tables.items()
+        if kind == "virtual table"
+        for ending in _SHADOWS
+    }
+    own = {name.lower() for name in own}
+    items = [Item("pragma", name, definition=str(_pragma(fetch, name))) for name in _PRAGMAS]
+    items = [item for item in items if item.definition != "0"]
+    for one in objects:
+        if one.table not in hidden and quote(one.table).lower() not in own:
+            items += _items(one, f"{tables.get(one.table, 'table')} {plain_name(one.table)}")
+    return Fingerprint.of(items)
+
+
+def _pragma(fetch: Callable[[str], list[Any]], name: str) -> int:
+    [(value,)] = fetch(f"PRAGMA main.{name}")
+    return int(value)
+
+
+def _items(one: _Object, label: str) -> list[Item]:
+    """What an object is, which is the table of that label, or belongs to it."""
+    name = plain_name(one.name)
+    try:
+        _, *rest = words(one.sql)  # CREATE
+    except UnterminatedError:  # written into the schema table by hand
+        return [Item(one.kind, name, "" if one.name == one.table else label, one.sql)]
+    is_unique = rest[0] == "unique"
+    rest = rest[3:] if rest[0] in ("unique", "virtual") else rest[2:]
+    if one.kind == "table":
+        return [*_table_items(name, rest)]
+    if one.kind == "index":
+        _on, _table, *rest = rest
+        return [Item("index", name, label, spelled(["unique"] * is_unique + rest))]
+    if one.kind == "trigger":
+        return [Item("trigger", name, label, "\n".join(_trigger_lines(rest)))]
+    return [Item(one.kind, name, definition=spelled(rest))]
+
+
+def _trigger_lines(rest: Sequence[str]) -> Iterator[str]:
+    begin = rest.index("begin") + 1
+    yield spelled(rest[:begin])
+    *statements, end = split_at(rest[begin:], ";")
+    for statement in statements:
+        yield f"    {spelled(statement)};"
+    yield spelled(end)
+
+
+# Tables ------------------------------------------------------------------------------------------
+
+
+def _table_items(name: str, rest: Sequence[str]) -> Iterator[Item]:
+    """A table, its columns and its constraints, from what follows its name."""
+    inside, after = _parenthesised(rest)
+    options = sorted(map(spelled, split_at(after, ",")))
+    yield Item("table", name, definition=", ".join(options))
+    label = f"table {name}"
+    for piece in split_at(inside, ","):
+        if piece[0] in _BEGINS_CONSTRAINT:
+            for constraint in _constraints(piece):
+                yield _constraint_item(constraint, label)
+        else:
+            yield Item("column", name_of(piece[0]), label, _column(piece[1:]))
+
+
+def _column(rest: Sequence[str]) -> str:
+    """What a column is, from what follows its name; the case of its type does not matter."""
+    end = next(
+        (
+            at
+            for at, (word, depth) in enumerate(with_depth(rest))
+            if word in _ENDS_TYPE and not depth
+        ),
+        len(rest),
+    )
+    return spelled([*(word.lower() for word in rest[:end]), *rest[end:]])
+
+
+def _constraints(piece: Sequence[str]) -> Iterator[list[str]]:
+    """The constraints of a table in a row, for they need no comma between them."""
+    constraint: list[str] = []
+    for word, depth in with_depth(piece):
+        is_named = len(constraint) == 2 and constraint[0] == "constraint"
+        if constraint and not depth and word in _BEGINS_CONSTRAINT and not is_named:
+            yield constraint
+            constraint = []
+        constraint.append(word)
+    yield constraint
+
+
+def _constraint_item(constraint: Sequence[str], label: str) -> Item:
+    """A constraint by its name, or by what it is and of what."""
+    if constraint[0] == "constraint":
+        return Item("constraint", name_of(constraint[1]), label, spelled(constraint[2:]))
+    begin = constraint.index("(")
+    inside, after = _parenthesised(constraint[begin:])
+    return Item(spelled(constraint[:begin]), f"({spelled(inside)})", label, spelled(after))
+
+
+def _parenthesised(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What is in the parentheses that come first, and what follows them."""
+    end = next(
+        at for at, (word, depth) in enumerate(with_depth(words)) if word == ")" and not depth
+    )
+    return words[1:end], words[end + 1 :]
