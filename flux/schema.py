@@ -1,4 +1,4 @@
-"""The schema that migrations make, read from a scratch database; and how a database drifts from it."""
+"""The schema that migrations make, read from a scratch database; and the drift from it."""
 
 from __future__ import annotations
 

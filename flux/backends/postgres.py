@@ -595,6 +595,13 @@ class PostgresBackend(MigrationBackend):
 
         return examine(self)
 
+    def fingerprint(self) -> Fingerprint:
+        """Everything in the catalog but flux's own tables, in one query. Read-only."""
+        from flux.backends import postgres_catalog
+
+        with self.reporting("cannot read the catalog"):
+            return postgres_catalog.read(self)
+
     def scratch_place(self) -> PostgresScratchPlace:
         """The server of this database; connects to this database when it is entered."""
         from flux.backends.postgres_scratch import PostgresScratchPlace
@@ -610,13 +617,6 @@ class PostgresBackend(MigrationBackend):
         from flux.backends.postgres_reach import find_reaching
 
         return find_reaching(script)
-
-    def fingerprint(self) -> Fingerprint:
-        """Everything in the catalog but flux's own tables, in one query. Read-only."""
-        from flux.backends import postgres_catalog
-
-        with self.reporting("cannot read the catalog"):
-            return postgres_catalog.read(self)
 
     def check_statements(
         self, script: Script, pieces: Sequence[Statement | MetaCommand]

@@ -456,6 +456,13 @@ class SQLiteBackend(MigrationBackend):
 
         return examine(self.path, self.fetch)
 
+    def fingerprint(self) -> Fingerprint:
+        """Everything in the schema table but flux's own tables. Read-only."""
+        from flux.backends import sqlite_catalog
+
+        with self.reporting("cannot read the schema"):
+            return sqlite_catalog.read(self.fetch, (self.table, self.state_table))
+
     def scratch_place(self) -> SQLiteScratchPlace:
         """A directory of this user's own, below the system's for temporary files."""
         from flux.backends.sqlite_scratch import SQLiteScratchPlace
@@ -467,13 +474,6 @@ class SQLiteBackend(MigrationBackend):
         from flux.backends.sqlite_reach import find_reaching
 
         return find_reaching(script)
-
-    def fingerprint(self) -> Fingerprint:
-        """Everything in the schema table but flux's own tables. Read-only."""
-        from flux.backends import sqlite_catalog
-
-        with self.reporting("cannot read the schema"):
-            return sqlite_catalog.read(self.fetch, (self.table, self.state_table))
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""
