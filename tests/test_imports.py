@@ -164,6 +164,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.render",
         "flux.results",
         "flux.runner",
+        "flux.steps",
         "flux.statements",
         "flux.transactions",
     }
