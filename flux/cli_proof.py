@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flux.directory import MigrationDirectory
     from flux.fingerprint import Fingerprint
     from flux.results import Event
-    from flux.runner import FluxRunner
+    from flux.steps import StepRunner
 
 
 def test(arguments: Arguments) -> int:
@@ -168,7 +168,7 @@ def _stage(
         if event.kind not in ("start", "done"):  # those are of no step on the user's database
             tell(event)
 
-    def on_runner(runner: FluxRunner) -> None:
+    def on_runner(runner: StepRunner) -> None:
         if runner.backend.cancellable:
             calls.append(Interruptible(runner.backend.cancel, arguments.abandon))
             runner.call = calls[-1]

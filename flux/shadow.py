@@ -12,8 +12,8 @@ from typing import Any
 
 from flux.config import FluxConfig
 from flux.exceptions import ScratchDatabaseError
-from flux.runner import FluxRunner
 from flux.scratch import ScratchPlace
+from flux.steps import StepRunner
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def scratch_place(
         database = shadow
     elif config.backend == "sqlite" and database is None and not config.names_database:
         database = ":memory:"  # beside any SQLite database is the same place
-    runner = FluxRunner.from_config(config, database)
+    runner = StepRunner.from_config(config, database)
     with runner.about_address(), runner.backend.scratch_place() as place:
         if not (shadow or here or place.is_near):
             raise ScratchDatabaseError(

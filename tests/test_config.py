@@ -66,6 +66,8 @@ def test_a_file_that_says_everything(write: Write) -> None:
         apply_repeatable_on_undo = false
         post_apply_on_failure = true
         order = "natural"
+        missing = "allow-newer"
+        late = "prove"
         lock_wait = 0.5
         connect_wait = 30
         database_url = "postgresql://h/db"
@@ -82,6 +84,8 @@ def test_a_file_that_says_everything(write: Write) -> None:
         apply_repeatable_on_undo=False,
         post_apply_on_failure=True,
         order="natural",
+        missing="allow-newer",
+        late="prove",
         lock_wait=0.5,
         connect_wait=30,
         database_url="postgresql://h/db",
@@ -133,7 +137,7 @@ def test_the_migration_directory_counts_from_the_file(
 _BELOW = "hint: a setting such as backend = … stands below the line [flux]"
 _KEYS = (
     "backend, migration_directory, log_level, apply_repeatable_on_undo, post_apply_on_failure, "
-    "order, missing, lock_wait, connect_wait, database_url, "
+    "order, missing, late, lock_wait, connect_wait, database_url, "
     "shadow_url, throwaway_server, require_undo, ignore, schema_file"
 )
 
@@ -237,6 +241,10 @@ def test_sections_and_keys(write: Write, text: str, message: str) -> None:
         pytest.param(
             'order = "numeric"',
             """order in [flux] must be one of "text", "natural", not 'numeric'""",
+        ),
+        pytest.param(
+            "late = true",
+            'late in [flux] must be one of "refuse", "allow", "prove", not True',
         ),
         *(
             pytest.param(
@@ -519,7 +527,7 @@ def test_repr_shows_no_secret() -> None:
     assert repr(config) == (
         "FluxConfig(backend='sqlite', migration_directory='migrations', log_level='INFO', "
         "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', "
-        "missing='refuse', lock_wait=300, connect_wait=0, "
+        "missing='refuse', late='refuse', lock_wait=300, connect_wait=0, "
         "database_url='postgresql://u:***@h/db', shadow_url='postgresql://u:***@h/other', "
         "throwaway_server=False, require_undo=False, ignore=(), schema_file='schema.txt', "
         "backend_config=['token'], path=None, "
@@ -620,7 +628,7 @@ def test_a_program_gives_its_settings(tmp_path: Path) -> None:
             {"nothing_like_it": 1},
             "FLUX: unknown key 'nothing_like_it' in FLUX\n"
             "hint: there are: backend, migration_directory, log_level, apply_repeatable_on_undo, "
-            "post_apply_on_failure, order, missing, lock_wait, connect_wait, database_url, "
+            "post_apply_on_failure, order, missing, late, lock_wait, connect_wait, database_url, "
             "backend_config",
             id="unlike any",
         ),

@@ -157,6 +157,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.exceptions",
         "flux.failure",
         "flux.journal",
+        "flux.late",
         "flux.log",
         "flux.migration",
         "flux.plan",
@@ -164,6 +165,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.render",
         "flux.results",
         "flux.runner",
+        "flux.steps",
         "flux.statements",
         "flux.transactions",
     }

@@ -31,6 +31,7 @@ from flux.journal import (
     units_of_text,
     without_ended,
 )
+from flux.late import LateRun, read_late
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import MetaCommand, SplitError, Statement, split
@@ -246,6 +247,7 @@ class MigrationBackend(Mechanics, ABC):
                 for name, value in remembered.items()
                 if name.startswith(_LAST_RUN)
             },
+            late=read_late(remembered.items()),
         )
 
     def is_recorded(self, id: str) -> bool:
@@ -343,6 +345,14 @@ class MigrationBackend(Mechanics, ABC):
         """Note that no batch is under way any more. Writes."""
         with self.reporting("cannot note the end of the batch"), self.transaction():
             self.forget(UNFINISHED[0])
+
+    def note_late(self, runs: Sequence[LateRun], stale: Sequence[LateRun]) -> None:
+        """Note which migrations are about to run late, and forget what is no longer so. Writes."""
+        with self.reporting("cannot note which migrations are late"), self.transaction():
+            for run in stale:
+                self.forget(run.name)
+            for run in runs:
+                self.remember(run.name, run.value)
 
     def forget_runs(self) -> None:
         """Forget the last runs of on-change repeatables, so that all are due again. Writes.
