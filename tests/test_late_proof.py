@@ -153,8 +153,8 @@ def test_what_matters_is_refused(
     assert result.err == (
         f"{PROVING}error: history and migration directory disagree\n"
         f"- migrations/002.sql: 002 is late, and {why.format(schema)}\n"
-        "  hint: rename it so that it sorts last, as `flux new` would name it; or roll back what is "
-        "newer, and apply again; `flux test --late` shows all that differs\n"
+        "  hint: rename it so that it sorts last, as `flux new` would name it; or roll back what "
+        "is newer, and apply again; `flux test --late` shows all that differs\n"
     )
     assert shop.applied() == ["001", "003"]
     assert shop.query("SELECT count(*) FROM users") == before
