@@ -103,17 +103,15 @@ def show_schema(arguments: Arguments) -> int:
 
 def _check_schema(arguments: Arguments, config: FluxConfig, found: Fingerprint) -> int:
     path = config.schema_file
-    changes = render_proof.text_changes(
-        files.read(path) or "", schema.text_of(found), path, "the migrations"
-    )
+    kept = files.read(path)
+    changes = render_proof.text_changes(kept or "", schema.text_of(found), path, "the migrations")
     if arguments.json:
         print_json(arguments, {"ok": not changes, "path": path, "diff": changes})
     elif changes:
         print("\n".join(changes))
-        print(
-            arguments.host.spell(f"{path} is out of date; `flux schema --write` writes it anew"),
-            file=sys.stderr,
-        )
+        state = f"there is no {path}" if kept is None else f"{path} is out of date"
+        hint = arguments.host.spell("`flux schema --write` writes it")
+        print(f"{state}; {hint}", file=sys.stderr)
     else:
         print(f"{path} is up to date")
     return FAILED if changes else DONE

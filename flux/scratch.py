@@ -76,12 +76,19 @@ class ScratchPlace(ABC):
         """Drop what was left by a crash; the names of what was dropped."""
 
     @abstractmethod
-    def clone(self, key: str, build: Callable[[str], None], *, project: str = "") -> str:
+    def clone(
+        self,
+        key: str,
+        build: Callable[[str], None],
+        *,
+        project: str = "",
+        keep: int = KEPT_TEMPLATES,
+    ) -> str:
         """Make a scratch database as the template of that key is; its address.
 
         Where there is no such template, one process makes an empty database, calls `build` with
         its address and makes it the template; the others wait. `key` is of small letters and
-        digits, at most 40. Of the templates of one `project` the newest `KEPT_TEMPLATES` stay.
+        digits, at most 40. When one is built, the `keep` newest of the `project` stay.
 
         Raises `ScratchDatabaseError`, and what `build` raises.
         """

@@ -61,7 +61,9 @@ ORDER = (
     "arguments terminal",
     "console",
     "cli_proof",
-    "cli testing",
+    "cli contract",
+    "testing",
+    "pytest_plugin",
     "flask",
     "django/__init__ django/management/__init__ django/management/commands/__init__",
     "django/databases",
@@ -160,6 +162,7 @@ def test_imports_point_up(room: str) -> None:
         pytest.param(
             {"django"}, {room for room in ROOMS if room.startswith("django/")}, id="knows Django"
         ),
+        pytest.param({"pytest"}, {"pytest_plugin"}, id="knows pytest"),
         pytest.param({"flask", "click", "werkzeug"}, {"flask"}, id="knows Flask"),
     ],
 )

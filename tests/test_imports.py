@@ -74,6 +74,7 @@ COMMAND_LINE = {
     "flux",
     "flux.arguments",
     "flux.cli",
+    "flux.console",
     "flux.exit_codes",
     "flux.host",
     "flux.terminal",

@@ -247,7 +247,14 @@ class PostgresScratchPlace(ScratchPlace):
 
     # Templates -------------------------------------------------------------------------------
 
-    def clone(self, key: str, build: Callable[[str], None], *, project: str = "") -> str:
+    def clone(
+        self,
+        key: str,
+        build: Callable[[str], None],
+        *,
+        project: str = "",
+        keep: int = KEPT_TEMPLATES,
+    ) -> str:
         """Copy the template of that key, in one statement where it is there; see `ScratchPlace`.
 
         A template is of one role and one locale, too: its tables belong to who has built it.
@@ -266,9 +273,11 @@ class PostgresScratchPlace(ScratchPlace):
                 except self._driver.error as error:
                     if sqlstate(error) != _MISSING:
                         raise
-            self._make_template(template, build, project)
+            self._make_template(template, build, project, keep)
 
-    def _make_template(self, template: str, build: Callable[[str], None], project: str) -> None:
+    def _make_template(
+        self, template: str, build: Callable[[str], None], project: str, keep: int
+    ) -> None:
         with self._alone(template):
             name = new_name(BUILDING, self._now())
             with self._reporting("cannot make a template"):
@@ -284,7 +293,7 @@ class PostgresScratchPlace(ScratchPlace):
                     self._drop(name, " WITH (FORCE)")
                 raise
             with self._reporting("cannot drop old templates"):
-                self._drop_old(project)
+                self._drop_old(project, keep)
 
     def _publish(self, name: str, template: str, project: str) -> None:
         """Give what was built the name of the template; all of it, or nothing."""
@@ -300,10 +309,10 @@ class PostgresScratchPlace(ScratchPlace):
                 raise
             self._drop(name)  # by way of another database, another process was faster
 
-    def _drop_old(self, project: str) -> None:
+    def _drop_old(self, project: str, keep: int) -> None:
         found = [one for one in self._ours(TEMPLATE) if one.project == project]
         found.sort(key=lambda one: one.made or 0, reverse=True)
-        for one in found[KEPT_TEMPLATES:]:
+        for one in found[keep:]:
             self._try_to_drop(one.name)
 
     @contextmanager

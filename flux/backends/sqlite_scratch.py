@@ -105,7 +105,14 @@ class SQLiteScratchPlace(ScratchPlace):
 
     # Templates -------------------------------------------------------------------------------
 
-    def clone(self, key: str, build: Callable[[str], None], *, project: str = "") -> str:
+    def clone(
+        self,
+        key: str,
+        build: Callable[[str], None],
+        *,
+        project: str = "",
+        keep: int = KEPT_TEMPLATES,
+    ) -> str:
         """Copy the template of that key; see `ScratchPlace`."""
         from shutil import copyfile
 
@@ -122,14 +129,16 @@ class SQLiteScratchPlace(ScratchPlace):
                         copyfile(template, path)
                         return address.of_sqlite_file(path)
                     except FileNotFoundError:
-                        self._make_template(template, build, family)
+                        self._make_template(template, build, family, keep)
         except BaseException:
             with suppress(OSError):
                 _remove(path)
             _OURS.discard(path)
             raise
 
-    def _make_template(self, template: str, build: Callable[[str], None], family: str) -> None:
+    def _make_template(
+        self, template: str, build: Callable[[str], None], family: str, keep: int
+    ) -> None:
         with self._alone(template):
             if os.path.exists(template):
                 return
@@ -144,13 +153,13 @@ class SQLiteScratchPlace(ScratchPlace):
             finally:
                 _remove(path)
                 _OURS.discard(path)
-            self._drop_old(family)
+            self._drop_old(family, keep)
 
-    def _drop_old(self, family: str) -> None:
+    def _drop_old(self, family: str, keep: int) -> None:
         paths = [self._path(name) for name in self._names(TEMPLATE) if name.endswith(f"_{family}")]
         with suppress(OSError):
             paths.sort(key=os.path.getmtime, reverse=True)
-            for path in paths[KEPT_TEMPLATES:]:
+            for path in paths[keep:]:
                 os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)  # else Windows keeps it
                 _remove(path)
 
