@@ -41,6 +41,10 @@ Action = Literal["apply", "undo", "run"]
 MigrationState = Literal["applied", "pending", "late", "divergent", "missing"]
 #: The kinds of problems that are between the history and the directory.
 DISAGREEMENTS = ("divergent", "missing", "late")
+_RENAME = (
+    "rename it so that it sorts last, as `flux new` would name it; or roll back what is newer, and "
+    "apply again"
+)
 
 
 class DatabaseState(NamedTuple):
@@ -455,8 +459,19 @@ def _late(row: StatusRow, why: str) -> Problem:
         "late",
         (row.id,),
         f"{row.id} is late: it is pending, and {why}",
-        "rename it so that it sorts last, as `flux new` would name it; or roll back what is "
-        "newer, and apply again; or let `flux test --late` prove that their order does not "
-        "matter, and give `--allow-late`",
+        f"{_RENAME}; or let `flux test --late` prove that their order does not matter, and give "
+        "`--allow-late`",
         Location(row.path) if row.path else None,
+    )
+
+
+def unproven(plan: Plan, ids: Sequence[str], why: str) -> Problem:
+    """The problem of a plan's late migrations of which a proof failed; `why` says at what."""
+    [first, *others] = [step for step in plan.steps if step.name in ids]
+    return Problem(
+        "late",
+        tuple(ids),
+        f"{', '.join(ids)} {'are' if others else 'is'} late, and {why}",
+        f"{_RENAME}; `flux test --late` shows all that differs",
+        None if others else Location(first.path),
     )

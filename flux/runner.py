@@ -43,6 +43,7 @@ from flux.plan import (
     plan_rollback,
     refuse,
     survey,
+    unproven,
 )
 from flux.results import BatchResult, Event, Status, StepResult
 from flux.steps import StepRunner
@@ -78,6 +79,9 @@ class FluxRunner(StepRunner):
         self._log = Log()
         self._directory = directory
         self._state: DatabaseState | None = None
+        #: Called with the runner of each scratch database in which something is proven.
+        self.on_scratch: Callable[[StepRunner], None] = lambda _: None
+        self._proven: object = None
 
     @classmethod
     def from_file(
@@ -207,6 +211,11 @@ class FluxRunner(StepRunner):
 
     def plan_apply(self, n: int | None = None, *, to: str | None = None) -> Plan:
         """What `apply_migrations` would run. Read-only; raises what it would raise."""
+        plan = self._plan_apply(n, to=to)
+        self._require_proof(plan)
+        return plan
+
+    def _plan_apply(self, n: int | None, *, to: str | None) -> Plan:
         return plan_apply(
             self.directory,
             self.state,
@@ -243,6 +252,33 @@ class FluxRunner(StepRunner):
         ]
         return tuple(problem for step in actions for problem in problems_of(step, self.backend))
 
+    def _require_proof(self, plan: Plan) -> None:
+        """Refuse late migrations whose order matters, where that is to be proven. Read-only.
+
+        What is proven is remembered, for this directory and history.
+        """
+        if self._is_proven(plan):
+            return
+        from flux.late_proof import prove_beside, to_prove
+
+        applied, late = to_prove(plan, self.state, self.config.order)
+        are = f"{late[0]} is" if len(late) == 1 else f"{', '.join(late)} are"
+        message = f"proving in scratch databases that it does not matter that {are} late"
+        self._emit(Event("wait", message=message))
+        proof = prove_beside(self, self.directory, applied, late, self.on_scratch)
+        if not proof.is_proven:
+            refuse([unproven(plan, late, str(proof))])
+        self._proven = self._claim(plan)
+
+    def _is_proven(self, plan: Plan) -> bool:
+        """Whether nothing is left to be proven of a plan."""
+        is_late = any(step.late and not step.half for step in plan.steps)
+        return self.config.late != "prove" or not is_late or self._proven == self._claim(plan)
+
+    def _claim(self, plan: Plan) -> object:
+        """All that the proof for a plan depends on but the server."""
+        return self.state.history, self.state.late, self.state.journal, plan.outline()
+
     # Changing --------------------------------------------------------------------------------
 
     def apply_migrations(
@@ -257,7 +293,7 @@ class FluxRunner(StepRunner):
         if self.config.missing == "allow-newer":
             self._tell_what_is_newer()
         done: list[StepResult] = []
-        return self._carry_out(lambda: self.plan_apply(_left(n, done), to=to), confirm, done)
+        return self._carry_out(lambda: self._plan_apply(_left(n, done), to=to), confirm, done)
 
     def _tell_what_is_newer(self) -> None:
         if newer := newer_than_directory(self.directory, self.state):
@@ -308,7 +344,7 @@ class FluxRunner(StepRunner):
     def _plan_rest(self, half: UnderWay) -> Plan:
         """What is left to do of a migration that is half done."""
         if half.direction == "apply":  # it comes before all others, and they may be late
-            return self.plan_apply(int(half.id not in self.state.applied), to=half.id)
+            return self._plan_apply(int(half.id not in self.state.applied), to=half.id)
         return self.plan_rollback(through=half.id)
 
     def _answered(self, answer: Answer) -> Entry:
@@ -336,6 +372,7 @@ class FluxRunner(StepRunner):
             if plan.is_empty:
                 return BatchResult(tuple(done))
             self.check(plan)
+            self._require_proof(plan)
             if confirm is not None and not confirm(plan):
                 raise ApprovalError("nothing was changed: the plan was not approved")
             with self.backend.migration_lock():
@@ -344,6 +381,8 @@ class FluxRunner(StepRunner):
                 current = make_plan()
                 if confirm is not None and current.outline() != plan.outline():
                     continue  # shown and asked again, without the lock
+                if not self._is_proven(current):
+                    continue  # and proven without it, which others may wait for
                 self.check(current)
                 try:
                     self._run_batch(current, done)

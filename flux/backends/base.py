@@ -8,7 +8,7 @@ better informed. `flux.testing` holds the contract as a test suite.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,6 +38,7 @@ from flux.statements import MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
 
 if TYPE_CHECKING:
+    from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
     from flux.scratch import ScratchPlace
@@ -179,6 +180,13 @@ class MigrationBackend(Mechanics, ABC):
         Called while it is open. Raises `ScratchDatabaseError` where the backend has none.
         """
         raise ScratchDatabaseError(f"the backend {self.name!r} reads no fingerprints")
+
+    def contents(self, without: Collection[Column] = ()) -> Fingerprint:
+        """Which rows there are, by checksums, but flux's own and but some columns. Read-only.
+
+        Called while it is open. Raises `ScratchDatabaseError` where the backend has none.
+        """
+        raise ScratchDatabaseError(f"the backend {self.name!r} makes no checksums of rows")
 
     def scratch_place(self) -> ScratchPlace:
         """Where scratch databases are made beside this database; connects when it is entered.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,6 +69,7 @@ from flux.statements import Dialect, MetaCommand, Statement, numbered, split, wo
 
 if TYPE_CHECKING:
     from flux.backends.postgres_scratch import PostgresScratchPlace
+    from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
 
@@ -601,6 +602,13 @@ class PostgresBackend(MigrationBackend):
 
         with self.reporting("cannot read the catalog"):
             return postgres_catalog.read(self)
+
+    def contents(self, without: Collection[Column] = ()) -> Fingerprint:
+        """Which rows there are, by checksums, but flux's own and but some columns. Read-only."""
+        from flux.backends import postgres_contents
+
+        with self.reporting("cannot read the rows"):
+            return postgres_contents.read(self, without)
 
     def scratch_place(self) -> PostgresScratchPlace:
         """The server of this database; connects to this database when it is entered."""

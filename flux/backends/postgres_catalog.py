@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: For this message alone, so that everything is spelled the same way in every session: names with
 #: their schema, constants in one format. With this path nobody's names hide the catalog's.
-_SETTINGS = """\
+SETTINGS = """\
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL DateStyle = ISO, YMD;
 SET LOCAL IntervalStyle = postgres;
@@ -58,7 +58,7 @@ def fingerprint_sql(version: int, own: Iterable[str]) -> str:
     parts = "\nUNION ALL\n".join(
         _select(part) for part in (*TABLES, *OBJECTS) if part.since <= version < part.until
     )
-    return f"""{_SETTINGS}{_PLANNING}
+    return f"""{SETTINGS}{_PLANNING}
 WITH spaces AS MATERIALIZED (
     SELECT oid, quote_ident(nspname) AS name FROM pg_namespace
     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'

@@ -7,7 +7,7 @@ constraints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flux.backends.sqlite_foreign_keys import quote
@@ -53,7 +53,34 @@ class _Object(NamedTuple):
 def read(fetch: Callable[[str], list[Any]], own: Collection[str]) -> Fingerprint:
     """The fingerprint of a database whose rows `fetch` gives; `own` are flux's tables, quoted."""
     objects = [_Object(*row) for row in fetch(_OBJECTS)]
-    tables = {one.name.lower(): one for one in objects if one.type in ("table", "view")}
+    tables = _tables(objects)
+    left_out = _left_out(fetch, tables, own)
+    items = [Item("pragma", name, definition=str(_pragma(fetch, name))) for name in _PRAGMAS]
+    items = [item for item in items if item.definition != "0"]
+    for one in objects:
+        if one.table.lower() not in left_out:
+            items += _items(one, tables[one.table.lower()].label)
+    return Fingerprint.of(items)
+
+
+def plain_tables(fetch: Callable[[str], list[Any]], own: Collection[str]) -> list[str]:
+    """The names of the tables whose rows are the user's own; `own` are flux's tables, quoted."""
+    tables = _tables([_Object(*row) for row in fetch(_OBJECTS)])
+    left_out = _left_out(fetch, tables, own)
+    return sorted(
+        one.name for name, one in tables.items() if one.kind != "view" and name not in left_out
+    )
+
+
+def _tables(objects: Sequence[_Object]) -> dict[str, _Object]:
+    """The tables and views by their names in lower case, as SQLite finds them."""
+    return {one.name.lower(): one for one in objects if one.type in ("table", "view")}
+
+
+def _left_out(
+    fetch: Callable[[str], list[Any]], tables: Mapping[str, _Object], own: Collection[str]
+) -> set[str]:
+    """The names, in lower case, of flux's tables, and of those that keep what is in others."""
     hidden = {name for _, name, kind, *_ in fetch("PRAGMA table_list") if kind == "shadow"}
     hidden |= {
         f"{one.name}_{ending}"
@@ -61,13 +88,9 @@ def read(fetch: Callable[[str], list[Any]], own: Collection[str]) -> Fingerprint
         if one.kind == "virtual table"
         for ending in _SHADOWS
     }
-    own = {name.lower() for name in own}
-    items = [Item("pragma", name, definition=str(_pragma(fetch, name))) for name in _PRAGMAS]
-    items = [item for item in items if item.definition != "0"]
-    for one in objects:
-        if one.table not in hidden and quote(one.table).lower() not in own:
-            items += _items(one, tables[one.table.lower()].label)
-    return Fingerprint.of(items)
+    quoted = {name.lower() for name in own}
+    hidden |= {name for name in tables if quote(name).lower() in quoted}
+    return {name.lower() for name in hidden}
 
 
 def _pragma(fetch: Callable[[str], list[Any]], name: str) -> int:
