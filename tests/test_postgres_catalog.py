@@ -408,7 +408,7 @@ CHANGES = {
         _T, 'GRANT UPDATE (a) ON t TO "Bob"', ['extra grant on column a to "Bob"']
     ),
     "owner's right revoked": Change(
-        _T, "REVOKE DELETE ON t FROM postgres", ["extra grant on table public.t to postgres"]
+        _T, "REVOKE DELETE ON t FROM postgres", ["extra grant on table public.t to CURRENT_USER"]
     ),
     "default right revoked": Change(
         _FUNCTION,
@@ -652,7 +652,6 @@ REVOKE ALL ON FUNCTION f FROM PUBLIC;
 TEXT = """\
 domain public.email
     as text
-    owner postgres
     constraint has_at CHECK ((VALUE ~~ '%@%'::text))
 
 function public.f()
@@ -660,12 +659,10 @@ function public.f()
      RETURNS integer
      LANGUAGE sql
     AS $function$SELECT 1$function$
-    owner postgres
     grant on function public.f() to public nothing
 
 table public.users
     with (fillfactor=90)
-    owner postgres
     column "Full name" character varying(20) collate "C" not null default 'x'::character varying
     column email public.email
     column id integer not null generated always as identity
@@ -674,21 +671,18 @@ table public.users
     comment on column mood 'today'
     comment on table public.users 'it''s them'
     constraint users_pkey PRIMARY KEY (id)
+    grant on table public.users to CURRENT_USER nothing
     grant on table public.users to alice insert with grant option, select with grant option
-    grant on table public.users to postgres nothing
     index users_name USING btree (lower(("Full name")::text) DESC) WHERE (id > 0)
     sequence public.users_id_seq as integer start 1 increment 1 minvalue 1 maxvalue 2147483647 \
 cache 1 identity of public.users.id
-        owner postgres
 
 type public.mood
     enum ('it''s ok', 'happy')
-    owner postgres
 
 view public.happy
     as
      SELECT 1 AS one;
-    owner postgres
     column one integer"""
 
 #: What an empty database has.
@@ -784,11 +778,9 @@ def test_secrets_are_told_by_their_name_alone(database: Postgres) -> None:
         """\
 foreign data wrapper w
     options (api_key)
-    owner postgres
 
 server s
     foreign data wrapper w options (host=h, password)
-    owner postgres
     user mapping for alice options (pw, user)"""
     )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from tests.conftest import unavailable
+from tests.flux_process import FluxProcess
 from tests.postgres_project import PostgresProject
 from tests.project import Project
 
@@ -457,3 +461,32 @@ def test_the_users_database_is_not_touched(project: Project) -> None:
     assert project.database.read_bytes() == before
     with sqlite3.connect(project.database) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+# Real directories ---------------------------------------------------------------------------
+
+BOOKSHOP = Path(__file__).parents[1] / "examples" / "bookshop"
+
+
+def test_the_example_project_is_proven(tmp_path: Path, run_flux: FluxProcess) -> None:
+    """SQL, Python, backfills and repeatables of a shop, without a false alarm."""
+    root = tmp_path / "bookshop"
+    shutil.copytree(BOOKSHOP, root)
+    result = run_flux("test", cwd=root)
+    assert (result.code, result.err) == (0, ""), result
+    lines = told(result.out)
+    assert not [line for line in lines if line.startswith(("failed", "not reached", " "))]
+    assert lines[-1] == "14 proven"
+
+
+def test_procrastinates_migrations_are_no_false_alarm(pg_alone: PostgresProject) -> None:
+    """They have no undo. What they make in a scratch database is what they make elsewhere."""
+    spec = importlib.util.find_spec("procrastinate")
+    if spec is None or spec.origin is None:
+        unavailable("procrastinate is not installed")
+    directory = Path(spec.origin).parent / "sql" / "migrations"
+    pg_alone.configure(f"migration_directory = {json.dumps(str(directory))}")
+    count = len(list(directory.glob("*.sql")))
+    assert told(pg_alone.succeed("test"))[-1] == f"{count} without an undo"
+    pg_alone.succeed("apply")
+    assert pg_alone.succeed("drift").startswith("no drift")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from psycopg2.extensions import make_dsn
 
 from tests.postgres_project import PostgresProject
 from tests.project import Project
@@ -185,3 +186,16 @@ def test_another_owner_is_drift(pg_alone: PostgresProject) -> None:
         assert role in result.out
     finally:
         pg_alone.query(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_the_schema_does_not_name_who_made_it(pg_alone: PostgresProject) -> None:
+    """The schema file is the same on every machine, whatever the role is called there."""
+    pg_alone.add(FILES)
+    made = pg_alone.succeed("schema")
+    role = f"s_{pg_alone.postgres.database}"
+    pg_alone.query(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'x'")
+    try:
+        url = make_dsn(pg_alone.postgres.url, user=role, password="x")
+        assert pg_alone.succeed("schema", url) == made
+    finally:
+        pg_alone.query(f"DROP ROLE {role}")

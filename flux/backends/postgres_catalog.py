@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flux.backends.postgres_catalog_objects import OBJECTS
-from flux.backends.postgres_catalog_parts import Part, role
+from flux.backends.postgres_catalog_parts import READER, Part, role
 from flux.backends.postgres_catalog_tables import TABLES
 from flux.backends.postgres_errors import LOCK_NOT_AVAILABLE, sqlstate
 from flux.fingerprint import Fingerprint, Item
@@ -86,7 +86,8 @@ AS MATERIALIZED (
         'on ' || kind || ' ' || name AS target
     FROM objects
 )
-SELECT kind, name, part_of, concat_ws(E'\\n', nullif(definition, ''), 'owner ' || {role("owner")})
+SELECT kind, name, part_of, concat_ws(E'\\n', nullif(definition, ''),
+    'owner ' || nullif({role("owner")}, '{READER}'))
 FROM objects
 UNION ALL
 SELECT 'comment', target, label, quote_literal(d.description)

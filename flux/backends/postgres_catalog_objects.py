@@ -220,7 +220,6 @@ _EXTENSIONS = part(
     "'extension'",
     "quote_ident(e.extname)",
     definition=words("'version ' || e.extversion", "'schema ' || quote_ident(n.nspname)"),
-    owner="e.extowner",
 )
 
 _EVENT_TRIGGERS = part(

@@ -44,9 +44,17 @@ def part(source: str, kind: str, name: str, **more: str | int) -> Part:
     return Part(source, kind, name, **{"catalog": catalog, "id": f"{alias}.oid", **more})  # type: ignore[arg-type]
 
 
+#: How the role is called that reads the catalog, and has run the migrations: its name may be
+#: another one on each machine.
+READER = "CURRENT_USER"
+
+
 def role(oid: str) -> str:
     """The expression for a role's name; 0 is everybody."""
-    return f"CASE {oid} WHEN 0 THEN 'public' ELSE quote_ident(pg_get_userbyid({oid})) END"
+    return (
+        f"CASE WHEN {oid} = 0 THEN 'public' WHEN pg_get_userbyid({oid}) = current_user "
+        f"THEN '{READER}' ELSE quote_ident(pg_get_userbyid({oid})) END"
+    )
 
 
 def words(*expressions: str) -> str:
