@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flux import FluxConfig
@@ -15,6 +17,21 @@ def postgres_backend(url: str) -> PostgresBackend:
     """The backend for a database, by the driver that is tested; to be opened."""
     config = FluxConfig(backend="postgres", backend_config={"driver": driver.NAME})
     return PostgresBackend.from_config(config, url)
+
+
+@contextmanager
+def taken_back(backend: PostgresBackend) -> Iterator[Callable[[str], None]]:
+    """A transaction that is rolled back; what is given runs SQL in it, in the schema `public`."""
+
+    def run(sql: str) -> None:
+        # A fingerprint sets another path, which in a transaction stays.
+        backend.run_sql(f"SET LOCAL search_path = public;\n{sql}")
+
+    backend.run_sql("BEGIN")
+    try:
+        yield run
+    finally:
+        backend.run_sql("ROLLBACK")
 
 
 def postgres_fingerprint(url: str) -> Fingerprint:

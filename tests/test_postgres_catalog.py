@@ -12,7 +12,7 @@ from flux import FluxConfig
 from flux.backends.postgres import PostgresBackend
 from flux.exceptions import DatabaseUnavailableError
 from tests import driver
-from tests.catalogs import differences, postgres_backend, postgres_fingerprint
+from tests.catalogs import differences, postgres_backend, postgres_fingerprint, taken_back
 from tests.postgres_server import Postgres, PostgresServer, own_database
 from tests.wire import counting_proxy
 
@@ -470,14 +470,11 @@ def backend(server: PostgresServer, roles: None) -> Iterator[PostgresBackend]:
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_change_is_seen_as_what_it_is(backend: PostgresBackend, change: Change) -> None:
-    path = "SET LOCAL search_path = public;\n"  # what is read with another, in a transaction, stays
-    try:
-        backend.run_sql(f"BEGIN;\n{path}{change.make}")
+    with taken_back(backend) as run:
+        run(change.make)
         before = backend.fingerprint()
-        backend.run_sql(path + change.change)
+        run(change.change)
         assert differences(before, backend.fingerprint()) == change.found
-    finally:
-        backend.run_sql("ROLLBACK")
 
 
 LATER_CHANGES = {
