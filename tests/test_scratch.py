@@ -126,7 +126,7 @@ class Ground:
         return subprocess.Popen(
             [sys.executable, "-c", self.program(body)],
             cwd=self.directory,
-            env=flux_environment({"TMPDIR": str(self.directory)}),
+            env=flux_environment({"TMPDIR": str(self.directory), "TEMP": str(self.directory)}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -427,6 +427,7 @@ def test_a_key_is_no_part_of_a_path(place: ScratchPlace) -> None:
 # SQLite -------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there the parent is the user's own")
 def test_a_directory_of_another_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -515,6 +516,17 @@ def _drop_templates(server: PostgresServer) -> None:
         cursor.execute(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{TEMPLATE}')")
         for (name,) in cursor.fetchall():
             cursor.execute(f"DROP DATABASE {name}")
+
+
+def test_settings_of_the_address_make_another_template(postgres_database: Postgres) -> None:
+    """Tables lie where the search_path is."""
+    built: list[str] = []
+    for settings in ({}, {"search_path": "x"}, {"search_path": "x"}):
+        url = postgres_database.server.url(postgres_database.database, **settings)
+        with postgres_backend(url).scratch_place() as place:
+            place.drop(place.clone("abc", built.append))
+    assert len(built) == 2
+    _drop_templates(postgres_database.server)
 
 
 def test_the_comment_tells_owner_and_time(

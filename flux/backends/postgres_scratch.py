@@ -1,7 +1,8 @@
 """Scratch databases on a PostgreSQL server, and templates that they are copies of.
 
 What is told of one stands in its comment, and the time in its name as well: a process may be
-killed before it has written the comment. All times are the server's.
+killed before it has written the comment. All times are the server's. Templates of a project that
+is gone stay until somebody drops them; their comment has its path.
 """
 
 from __future__ import annotations
@@ -257,12 +258,14 @@ class PostgresScratchPlace(ScratchPlace):
     ) -> str:
         """Copy the template of that key, in one statement where it is there; see `ScratchPlace`.
 
-        A template is of one role and one locale, too: its tables belong to who has built it.
+        A template is of one role, one locale and the settings of the address, too: its tables
+        belong to who has built it, and lie where the `search_path` was.
         """
         check_key(key)
         what = "cannot make a scratch database"
         with self._reporting(what):
-            template = f"{TEMPLATE}{key}_{digest(self._role, self._like_own())}"
+            of = digest(self._role, self._like_own(), self._connection.info.options)
+        template = f"{TEMPLATE}{key}_{of}"
         while True:
             name = new_name(SCRATCH, self._now())
             with self._reporting(what):
