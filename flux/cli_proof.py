@@ -90,7 +90,10 @@ def show_schema(arguments: Arguments) -> int:
     arguments.line.clear()
     if arguments.write:
         files.write(config.schema_file, schema.text_of(found))
-        print(f"written  {config.schema_file}")
+        if arguments.json:
+            print_json(arguments, {"path": config.schema_file})
+        else:
+            print(f"written  {config.schema_file}")
         return DONE
     if arguments.check:
         return _check_schema(arguments, config, found)

@@ -43,6 +43,7 @@ def main() -> None:
         check_types(tools, installed, work)
         check_metadata(installed)
         try_commands(installed, work / "project")
+        try_fixtures(installed, work / "tests")
         print(f"the wheel works: {wheel.name}")
 
 
@@ -104,6 +105,8 @@ def check_metadata(installed: Path) -> None:
         backends = {entry.name: entry for entry in metadata.entry_points(group="flux.backend")}
         assert {"postgres", "sqlite"} <= set(backends), backends
         backends["sqlite"].load()
+        [plugin] = (one for one in metadata.entry_points(group="pytest11") if one.name == "flux")
+        assert plugin.value == "flux.pytest_plugin", plugin
         assert Path(flux.__file__).with_name("py.typed").exists()
     """
     run(installed / "python", "-I", "-c", program)
@@ -156,6 +159,19 @@ def try_commands(installed: Path, project: Path) -> None:
     run(flux, "status", "--check", cwd=project)
     run(flux, "rollback", "--all", "-y", cwd=project)
     assert "2 pending" in run(flux, "status", cwd=project)
+
+
+def try_fixtures(installed: Path, project: Path) -> None:
+    """pytest finds the fixtures by itself, and a test has a migrated database."""
+    run(installed / "python", "-m", "pip", "install", "--quiet", "pytest")
+    (project / "migrations").mkdir(parents=True)
+    (project / "migrations" / "1_users.sql").write_text("CREATE TABLE users (id integer);\n")
+    (project / "flux.toml").write_text('[flux]\nbackend = "sqlite"\n')
+    (project / "test_users.py").write_text(
+        "def test_users(flux_database):\n"
+        "    flux_database.connect().execute('INSERT INTO users VALUES (1)')\n"
+    )
+    assert "1 passed" in run(installed / "python", "-m", "pytest", cwd=project)
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:

@@ -629,7 +629,7 @@ def test_a_program_gives_its_settings(tmp_path: Path) -> None:
             "FLUX: unknown key 'nothing_like_it' in FLUX\n"
             "hint: there are: backend, migration_directory, log_level, apply_repeatable_on_undo, "
             "post_apply_on_failure, order, missing, late, lock_wait, connect_wait, database_url, "
-            "backend_config",
+            "shadow_url, throwaway_server, require_undo, ignore, schema_file, backend_config",
             id="unlike any",
         ),
     ],

@@ -13,17 +13,23 @@ from flux.backends.postgres import PostgresBackend
 from flux.exceptions import DatabaseUnavailableError
 from tests import driver
 from tests.catalogs import differences, postgres_backend, postgres_fingerprint
-from tests.postgres_server import Postgres, PostgresServer
+from tests.postgres_server import Postgres, PostgresServer, own_database
 from tests.wire import counting_proxy
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def roles(server: PostgresServer) -> Iterator[None]:
     """Roles to own things and to be granted things; the databases go before them."""
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute('CREATE ROLE alice; CREATE ROLE "Bob"')
         yield
         cursor.execute('DROP ROLE alice; DROP ROLE "Bob"')
+
+
+@pytest.fixture
+def database(roles: None, postgres_database: Postgres) -> Postgres:
+    """A database of the test's own, beside the roles."""
+    return postgres_database
 
 
 class Change(NamedTuple):
@@ -453,14 +459,25 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def backend(server: PostgresServer, roles: None) -> Iterator[PostgresBackend]:
+    """A database for many tests, of which each takes back what it has made: the cheap one."""
+    with own_database(server) as own:
+        backend = postgres_backend(own.url)
+        with backend.opened():
+            yield backend
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_change_is_seen_as_what_it_is(postgres_database: Postgres, change: Change) -> None:
-    if change.make:
-        postgres_database.query(change.make)
-    before = postgres_fingerprint(postgres_database.url)
-    postgres_database.query(change.change)
-    after = postgres_fingerprint(postgres_database.url)
-    assert differences(before, after) == change.found
+def test_a_change_is_seen_as_what_it_is(backend: PostgresBackend, change: Change) -> None:
+    path = "SET LOCAL search_path = public;\n"  # what is read with another, in a transaction, stays
+    try:
+        backend.run_sql(f"BEGIN;\n{path}{change.make}")
+        before = backend.fingerprint()
+        backend.run_sql(path + change.change)
+        assert differences(before, backend.fingerprint()) == change.found
+    finally:
+        backend.run_sql("ROLLBACK")
 
 
 LATER_CHANGES = {
@@ -513,11 +530,16 @@ LATER_CHANGES = {
     ("since", "make", "change", "found"), LATER_CHANGES.values(), ids=LATER_CHANGES
 )
 def test_a_change_that_only_newer_servers_know(
-    postgres_database: Postgres, since: int, make: str, change: str, found: list[str]
+    server: PostgresServer,
+    backend: PostgresBackend,
+    since: int,
+    make: str,
+    change: str,
+    found: list[str],
 ) -> None:
-    if postgres_database.server.version // 10000 < since:
+    if server.version // 10000 < since:
         pytest.skip(f"PostgreSQL {since} brings this")
-    test_a_change_is_seen_as_what_it_is(postgres_database, Change(make, change, found))
+    test_a_change_is_seen_as_what_it_is(backend, Change(make, change, found))
 
 
 _ROWS = "INSERT INTO t SELECT i, 'x' FROM generate_series(1, 9) AS i"
@@ -594,17 +616,15 @@ NEUTRAL = {
 
 
 @pytest.mark.parametrize(("make", "action"), NEUTRAL.values(), ids=NEUTRAL)
-def test_what_changes_nothing_is_no_difference(
-    postgres_database: Postgres, make: str, action: str
-) -> None:
+def test_what_changes_nothing_is_no_difference(database: Postgres, make: str, action: str) -> None:
     """Nor does the order of columns: PostgreSQL cannot put one back in the middle."""
     if make:
-        postgres_database.query(make)
-    before = postgres_fingerprint(postgres_database.url)
+        database.query(make)
+    before = postgres_fingerprint(database.url)
     statements = [action] if action.startswith("VACUUM") else action.split(";")
     for statement in filter(str.strip, statements):
-        postgres_database.query(statement)
-    assert differences(before, postgres_fingerprint(postgres_database.url)) == []
+        database.query(statement)
+    assert differences(before, postgres_fingerprint(database.url)) == []
 
 
 # The text ----------------------------------------------------------------------------------------
@@ -675,15 +695,15 @@ view public.happy
 INITIAL = ["schema public", "extension plpgsql"]
 
 
-def test_the_text_of_a_fingerprint(postgres_database: Postgres) -> None:
-    postgres_database.query(SCHEMA)
-    found = postgres_fingerprint(postgres_database.url).without(INITIAL)
+def test_the_text_of_a_fingerprint(database: Postgres) -> None:
+    database.query(SCHEMA)
+    found = postgres_fingerprint(database.url).without(INITIAL)
     assert "\n".join(found.lines()) == TEXT
 
 
-def test_it_is_the_same_in_every_session(postgres_database: Postgres) -> None:
+def test_it_is_the_same_in_every_session(database: Postgres) -> None:
     """Names have their schema and constants one format, whatever the session has set."""
-    postgres_database.query(SCHEMA)
+    database.query(SCHEMA)
     settings = {
         "search_path": "nowhere",
         "datestyle": "German, DMY",
@@ -694,12 +714,12 @@ def test_it_is_the_same_in_every_session(postgres_database: Postgres) -> None:
         "quote_all_identifiers": "on",
         "default_transaction_read_only": "on",
     }
-    here, there = postgres_database.url, postgres_database.url_with(**settings)
+    here, there = database.url, database.url_with(**settings)
     assert postgres_fingerprint(there) == postgres_fingerprint(here)
 
 
-def test_a_table_that_has_a_catalogs_name_is_in_nobodys_way(postgres_database: Postgres) -> None:
-    backend = postgres_backend(postgres_database.url)
+def test_a_table_that_has_a_catalogs_name_is_in_nobodys_way(database: Postgres) -> None:
+    backend = postgres_backend(database.url)
     with backend.opened():
         before = backend.fingerprint()
         backend.run_sql("CREATE TEMP TABLE pg_class (oid int); CREATE TABLE pg_proc (oid int)")
@@ -709,23 +729,23 @@ def test_a_table_that_has_a_catalogs_name_is_in_nobodys_way(postgres_database: P
 # What is left out --------------------------------------------------------------------------------
 
 
-def test_flux_own_tables_are_no_part_of_it(postgres_database: Postgres) -> None:
+def test_flux_own_tables_are_no_part_of_it(database: Postgres) -> None:
     """With all that belongs to them; and a table that has the name elsewhere is."""
-    before = postgres_fingerprint(postgres_database.url)
-    backend = postgres_backend(postgres_database.url)
+    before = postgres_fingerprint(database.url)
+    backend = postgres_backend(database.url)
     with backend.opened():
         backend.prepare(history=True, memory=True, unfinished=False)
-    postgres_database.query(
+    database.query(
         "CREATE INDEX ON _flux_migrations (hash); GRANT SELECT ON _flux_migrations TO alice;"
         "COMMENT ON TABLE _flux_migrations_state IS 'x';"
         "CREATE SCHEMA s CREATE TABLE _flux_migrations ()"
     )
-    after = postgres_fingerprint(postgres_database.url)
+    after = postgres_fingerprint(database.url)
     assert differences(before, after) == ["extra schema s", "extra table s._flux_migrations"]
 
 
-def test_what_is_temporary_is_no_part_of_it(postgres_database: Postgres) -> None:
-    backend = postgres_backend(postgres_database.url)
+def test_what_is_temporary_is_no_part_of_it(database: Postgres) -> None:
+    backend = postgres_backend(database.url)
     with backend.opened():
         before = backend.fingerprint()
         backend.run_sql(
@@ -735,9 +755,9 @@ def test_what_is_temporary_is_no_part_of_it(postgres_database: Postgres) -> None
         assert backend.fingerprint() == before
 
 
-def test_what_an_extension_has_made_is_no_part_of_it(postgres_database: Postgres) -> None:
+def test_what_an_extension_has_made_is_no_part_of_it(database: Postgres) -> None:
     """Also what a superuser has added to one; but what is made with it is."""
-    postgres_database.query(
+    database.query(
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';"
         "CREATE TABLE t (a serial PRIMARY KEY, CHECK (a > 0));"
         "CREATE DOMAIN d AS int CHECK (VALUE > 0);"
@@ -745,21 +765,21 @@ def test_what_an_extension_has_made_is_no_part_of_it(postgres_database: Postgres
     )
     names = ("FUNCTION f()", "TABLE t", "SEQUENCE t_a_seq", "DOMAIN d", "TYPE c", "VIEW v")
     for name in names:
-        postgres_database.query(f"ALTER EXTENSION plpgsql ADD {name}")
-    found = postgres_fingerprint(postgres_database.url)
+        database.query(f"ALTER EXTENSION plpgsql ADD {name}")
+    found = postgres_fingerprint(database.url)
     assert list(found.without(INITIAL)) == [()]
-    postgres_database.query("CREATE TABLE u (a c, b d)")
-    after = postgres_fingerprint(postgres_database.url)
+    database.query("CREATE TABLE u (a c, b d)")
+    after = postgres_fingerprint(database.url)
     assert differences(found, after) == ["extra table public.u"]
 
 
-def test_secrets_are_told_by_their_name_alone(postgres_database: Postgres) -> None:
-    postgres_database.query(
+def test_secrets_are_told_by_their_name_alone(database: Postgres) -> None:
+    database.query(
         "CREATE FOREIGN DATA WRAPPER w OPTIONS (api_key 'hidden-word');"
         "CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (host 'h', password 'hidden-word');"
         "CREATE USER MAPPING FOR alice SERVER s OPTIONS (\"user\" 'hidden-word', pw 'hidden-word')"
     )
-    found = postgres_fingerprint(postgres_database.url).without(INITIAL)
+    found = postgres_fingerprint(database.url).without(INITIAL)
     assert "\n".join(found.lines()) == (
         """\
 foreign data wrapper w
@@ -776,10 +796,10 @@ server s
 # What it costs, and what may be in the way -------------------------------------------------------
 
 
-def test_it_takes_one_round_trip(postgres_database: Postgres) -> None:
-    server = postgres_database.server
+def test_it_takes_one_round_trip(database: Postgres) -> None:
+    server = database.server
     with counting_proxy(server.host, server.port) as wire:
-        url = postgres_database.url.replace(f":{server.port}/", f":{wire.port}/")
+        url = database.url.replace(f":{server.port}/", f":{wire.port}/")
         backend = postgres_backend(url)
         with backend.opened():
             before = wire.round_trips
@@ -787,8 +807,8 @@ def test_it_takes_one_round_trip(postgres_database: Postgres) -> None:
             assert wire.round_trips == before + 1
 
 
-def test_it_changes_nothing_of_the_session(postgres_database: Postgres) -> None:
-    with closing(driver.connect(postgres_database.url)) as connection:
+def test_it_changes_nothing_of_the_session(database: Postgres) -> None:
+    with closing(driver.connect(database.url)) as connection:
         connection.autocommit = True
         backend = PostgresBackend.for_connection(FluxConfig(backend="postgres"), connection)
         with backend.opened():
@@ -798,28 +818,28 @@ def test_it_changes_nothing_of_the_session(postgres_database: Postgres) -> None:
             assert backend.fetch(settings) == before
 
 
-def test_a_locked_table_is_waited_for_and_said(postgres_database: Postgres) -> None:
+def test_a_locked_table_is_waited_for_and_said(database: Postgres) -> None:
     """The definition of a view can only be read with a lock on what it is of."""
-    postgres_database.query(_VIEW)
+    database.query(_VIEW)
     said: list[str] = []
-    with closing(postgres_database.connect()) as other, other.cursor() as cursor:
+    with closing(database.connect()) as other, other.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE t")
 
         def hear(message: str) -> None:
             said.append(message)
             cursor.execute("COMMIT")
 
-        backend = postgres_backend(postgres_database.url)
+        backend = postgres_backend(database.url)
         backend.announce = hear
         with backend.opened():
             found = backend.fingerprint()
     assert said == ["waiting for the catalog: another session has a table locked"]
-    assert found == postgres_fingerprint(postgres_database.url)
+    assert found == postgres_fingerprint(database.url)
 
 
-def test_a_catalog_that_cannot_be_read_is_an_error_of_flux(postgres_database: Postgres) -> None:
-    backend = postgres_backend(postgres_database.url_with(statement_timeout="1"))
-    postgres_database.query(
+def test_a_catalog_that_cannot_be_read_is_an_error_of_flux(database: Postgres) -> None:
+    backend = postgres_backend(database.url_with(statement_timeout="1"))
+    database.query(
         "DO $$ BEGIN FOR i IN 1..200 LOOP EXECUTE format('CREATE TABLE t%s (a int)', i); "
         "END LOOP; END $$"
     )

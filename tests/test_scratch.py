@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import pytest
 from flux.address import sqlite_path
 from flux.backends.base import MigrationBackend
 from flux.backends.postgres import PostgresBackend
-from flux.backends.postgres_scratch import _how_to_make, _is_near
+from flux.backends.postgres_scratch import _how_to_make
 from flux.backends.sqlite import SQLiteBackend
 from flux.config import FluxConfig
 from flux.exceptions import ScratchDatabaseError
@@ -41,6 +40,7 @@ from tests import driver
 from tests.conftest import not_in_the_server
 from tests.flux_process import flux_environment
 from tests.postgres_server import Postgres, PostgresServer
+from tests.wire import counting_proxy, outer_address
 
 HOUR = 3600
 
@@ -740,17 +740,15 @@ def test_loopback_and_sockets_are_near(server: PostgresServer, server_place: Scr
         assert place.is_near
 
 
-def test_another_address_is_not_near() -> None:
+def test_another_address_is_not_near(server: PostgresServer) -> None:
     """As the connection has it, whatever name it was found by."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-        try:
-            connection.connect(("192.0.2.1", 9))  # sends nothing
-        except OSError as error:
-            pytest.skip(f"this machine knows no way out: {error}")
-        assert not _is_near(connection.fileno())
-        connection.connect(("127.8.9.1", 9))
-        assert _is_near(connection.fileno())
-        assert connection.getpeername()[0] == "127.8.9.1"  # it was not closed
+    if (address := outer_address()) is None:
+        pytest.skip("this machine has no address but its own loopback")
+    with counting_proxy(server.host, server.port, at=address) as wire:
+        url = f"postgresql://{server.user}:{server.password}@{address}:{wire.port}/flux_tests"
+        with postgres_backend(url).scratch_place() as place:
+            assert not place.is_near
+            assert place.description == f"the server at {address}:{wire.port}"
 
 
 def test_roles_and_tablespaces_lie_beyond(

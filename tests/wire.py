@@ -44,10 +44,21 @@ class Wire:
         return sum(connection.round_trips for connection in self.connections)
 
 
+def outer_address() -> str | None:
+    """An address of this machine by which others reach it; None where it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+    return None if address.startswith("127.") else address
+
+
 @contextmanager
-def counting_proxy(host: str, port: int) -> Iterator[Wire]:
-    """A proxy on a free port of 127.0.0.1 before the server at `host` and `port`."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def counting_proxy(host: str, port: int, *, at: str = "127.0.0.1") -> Iterator[Wire]:
+    """A proxy on a free port of the address `at`, before the server at `host` and `port`."""
+    with socket.create_server((at, 0)) as listener:
         wire = Wire(listener.getsockname()[1])
 
         def count(client: socket.socket, server: tuple[str, int]) -> None:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from flux.backends.sqlite_foreign_keys import quote
 from flux.backends.sqlite_spelling import name_of, plain_name, spelled, split_at, with_depth, words
 from flux.fingerprint import Fingerprint, Item
-from flux.statements import UnterminatedError
 
 #: What has no text was made for a constraint, which says so itself.
 _OBJECTS = """\
@@ -39,12 +38,16 @@ class _Object(NamedTuple):
 
     type: str
     name: str
-    table: str
+    table: str  # the one it belongs to as its statement has it, or itself
     sql: str
 
     @property
     def kind(self) -> str:
         return "virtual table" if self.sql.startswith("CREATE VIRTUAL") else self.type
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {plain_name(self.name)}"
 
 
 def read(fetch: Callable[[str], list[Any]], own: Collection[str]) -> Fingerprint:
@@ -56,7 +59,7 @@ def read(fetch: Callable[[str], list[Any]], own: Collection[str]) -> Fingerprint
     items = [item for item in items if item.definition != "0"]
     for one in objects:
         if one.table.lower() not in left_out:
-            items += _items(one, f"{tables.get(one.table, 'table')} {plain_name(one.table)}")
+            items += _items(one, tables[one.table.lower()].label)
     return Fingerprint.of(items)
 
 
@@ -65,24 +68,24 @@ def plain_tables(fetch: Callable[[str], list[Any]], own: Collection[str]) -> lis
     tables = _tables([_Object(*row) for row in fetch(_OBJECTS)])
     left_out = _left_out(fetch, tables, own)
     return sorted(
-        name for name, kind in tables.items() if kind != "view" and name.lower() not in left_out
+        one.name for name, one in tables.items() if one.kind != "view" and name not in left_out
     )
 
 
-def _tables(objects: Sequence[_Object]) -> dict[str, str]:
-    """The kinds of tables and views, by name."""
-    return {one.name: one.kind for one in objects if one.type in ("table", "view")}
+def _tables(objects: Sequence[_Object]) -> dict[str, _Object]:
+    """The tables and views by their names in lower case, as SQLite finds them."""
+    return {one.name.lower(): one for one in objects if one.type in ("table", "view")}
 
 
 def _left_out(
-    fetch: Callable[[str], list[Any]], tables: Mapping[str, str], own: Collection[str]
+    fetch: Callable[[str], list[Any]], tables: Mapping[str, _Object], own: Collection[str]
 ) -> set[str]:
     """The names, in lower case, of flux's tables, and of those that keep what is in others."""
-    hidden = {name for schema, name, kind, *_ in fetch("PRAGMA table_list") if kind == "shadow"}
+    hidden = {name for _, name, kind, *_ in fetch("PRAGMA table_list") if kind == "shadow"}
     hidden |= {
-        f"{name}_{ending}"
-        for name, kind in tables.items()
-        if kind == "virtual table"
+        f"{one.name}_{ending}"
+        for one in tables.values()
+        if one.kind == "virtual table"
         for ending in _SHADOWS
     }
     quoted = {name.lower() for name in own}
@@ -98,10 +101,7 @@ def _pragma(fetch: Callable[[str], list[Any]], name: str) -> int:
 def _items(one: _Object, label: str) -> list[Item]:
     """What an object is, which is the table of that label, or belongs to it."""
     name = plain_name(one.name)
-    try:
-        _, *rest = words(one.sql)  # CREATE
-    except UnterminatedError:  # written into the schema table by hand
-        return [Item(one.kind, name, "" if one.name == one.table else label, one.sql)]
+    _create, *rest = words(one.sql)
     is_unique = rest[0] == "unique"
     rest = rest[3:] if rest[0] in ("unique", "virtual") else rest[2:]
     if one.kind == "table":
@@ -129,7 +129,7 @@ def _trigger_lines(rest: Sequence[str]) -> Iterator[str]:
 def _table_items(name: str, rest: Sequence[str]) -> Iterator[Item]:
     """A table, its columns and its constraints, from what follows its name."""
     inside, after = _parenthesised(rest)
-    options = sorted(map(spelled, split_at(after, ",")))
+    options = sorted(spelled(words).lower() for words in split_at(after, ","))
     yield Item("table", name, definition=", ".join(options))
     label = f"table {name}"
     for piece in split_at(inside, ","):
