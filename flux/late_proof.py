@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flux.contents import Column, columns_in, without_consequences
 from flux.directory import MigrationDirectory
@@ -19,6 +19,7 @@ from flux.fingerprint import Difference, Fingerprint, compare
 from flux.migration import Migration, Order, sort_key
 from flux.plan import DatabaseState, Plan, Step
 from flux.rehearsal import Rehearsal, Stage
+from flux.row_work import ANYTHING, RowWork, columns_of, row_work, tables_at_stake
 from flux.shadow import scratch_place_beside
 from flux.steps import StepRunner
 
@@ -31,7 +32,8 @@ class LateProof(NamedTuple):
 
     `differences` are from a database in which all were applied in order to one in which these
     were late. `error` is there where they cannot even be applied, and `failed` says in which way.
-    What is `missing` on disk cannot be applied at all.
+    What is `missing` on disk cannot be applied at all. Of the tables `at_stake`, both a late one
+    and a newer one change rows that are there already: a scratch database does not have them.
     """
 
     late: tuple[str, ...]
@@ -39,11 +41,12 @@ class LateProof(NamedTuple):
     failed: Way | None = None
     error: MigrationApplyError | None = None
     missing: tuple[str, ...] = ()
+    at_stake: tuple[str, ...] = ()
 
     @property
     def is_proven(self) -> bool:
         """Whether it does not matter."""
-        return not (self.differences or self.error or self.missing)
+        return not (self.differences or self.error or self.missing or self.at_stake)
 
     def __str__(self) -> str:
         if self.missing:
@@ -53,6 +56,11 @@ class LateProof(NamedTuple):
             return f"in the order {way}, {self.error.id} cannot be applied"
         if self.differences:
             return f"the order matters: {listed([_named(one) for one in self.differences])}"
+        if self.at_stake:
+            return (
+                "whether the order matters depends on rows that are there already: "
+                f"newer ones change those of {listed(self.at_stake)}, too"
+            )
         return "the order does not matter"
 
 
@@ -111,9 +119,10 @@ def prove_late(stage: Stage, applied: Sequence[str], late: Sequence[str]) -> Lat
             found = _compare(one, other)
             if found:  # maybe but by chance, or by what now() gives
                 found = _without_chance(one, other, make(in_order))
+            at_stake = () if found else _rows_at_stake(one, migrations, late, key)
         except MigrationApplyError as error:
             return LateProof(tuple(late), failed=way, error=error)
-    return LateProof(tuple(late), found)
+    return LateProof(tuple(late), found, at_stake=at_stake)
 
 
 def _apply_all(
@@ -156,6 +165,35 @@ def _without_chance(one: Rehearsal, other: Rehearsal, again: Rehearsal) -> tuple
     noise = {difference.item[:3] for difference in _compare(one, again, by_chance)}
     found = _compare(one, other, by_chance)
     return without_consequences([one for one in found if one.item[:3] not in noise])
+
+
+def _rows_at_stake(
+    rehearsal: Rehearsal,
+    migrations: Sequence[Migration],
+    late: Collection[str],
+    key: Callable[[str], Any],
+) -> tuple[str, ...]:
+    """The tables whose rows both a late migration and a newer one change, by what they say."""
+    backend = rehearsal.backend
+
+    def work(migration: Migration) -> RowWork:
+        if migration.script.function is not None:
+            return ANYTHING
+        return row_work(backend.statements(migration.script), backend.dialect)
+
+    works = {migration.id: work(migration) for migration in migrations}
+    columns = columns_of(rehearsal.fingerprint())
+    return tuple(
+        sorted(
+            {
+                table
+                for id in late
+                for other in works
+                if key(other) > key(id) and other not in late
+                for table in tables_at_stake(works[id], works[other], columns)
+            }
+        )
+    )
 
 
 @contextmanager

@@ -472,6 +472,6 @@ def unproven(plan: Plan, ids: Sequence[str], why: str) -> Problem:
         "late",
         tuple(ids),
         f"{', '.join(ids)} {'are' if others else 'is'} late, and {why}",
-        f"{_RENAME}; `flux test --late` shows all that differs",
+        f"{_RENAME}; or look at `flux test --late`, and give `--allow-late` where it may be",
         None if others else Location(first.path),
     )
