@@ -52,6 +52,7 @@ class Arguments(argparse.Namespace):
     answer: Answer | None
     since: str | None
     only: str | None
+    proves_late: bool
     require_undo: bool
     junit: str | None
     live: bool
@@ -232,6 +233,12 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     chosen = test.add_mutually_exclusive_group()
     chosen.add_argument("--since", metavar="ID", help="this migration and all newer ones")
     chosen.add_argument("--only", metavar="ID", help="this migration alone")
+    chosen.add_argument(
+        "--late",
+        action="store_true",
+        dest="proves_late",
+        help="whether it matters that late migrations of the database are late",
+    )
     test.add_argument("--require-undo", action="store_true", help="fail where there is no undo")
     test.add_argument("--junit", metavar="PATH", help="write a JUnit report, too")
     _add_scratch(test)

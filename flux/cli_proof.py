@@ -15,6 +15,7 @@ from flux.interruption import Interruptible
 from flux.plan import find_migration
 from flux.proof import Proof, prove
 from flux.rehearsal import Stage
+from flux.render_late import late_proof_data, late_proof_text
 from flux.shadow import scratch_place
 from flux.terminal import palette_for
 
@@ -28,7 +29,36 @@ if TYPE_CHECKING:
 
 
 def test(arguments: Arguments) -> int:
-    """Prove migrations, with a line for each as it is proven."""
+    """Prove migrations, or that it does not matter that some are late."""
+    return _test_late(arguments) if arguments.proves_late else _test_undoes(arguments)
+
+
+def _test_late(arguments: Arguments) -> int:
+    """Apply the late migrations of a database in both orders, and compare."""
+    from flux.late_proof import prove_late, to_prove
+
+    arguments.late = "allow"  # it is the plan with them that is proven
+    config = _config(arguments)
+    with open_runner(arguments) as target:
+        applied, late = to_prove(target.plan_apply(), target.state, config.order)
+        proof = None
+        if late:
+            with _stage(arguments, config, target.directory) as stage:
+                proof = prove_late(stage, applied, late)
+    arguments.line.clear()
+    is_proven = proof is None or proof.is_proven
+    if arguments.json:
+        data = late_proof_data(proof) if proof else None
+        print_json(arguments, {"ok": is_proven, "proof": data, "error": None})
+    elif proof is None:
+        print("no migration is late")
+    else:
+        print(arguments.host.spell(late_proof_text(proof, palette_for(sys.stdout))))
+    return DONE if is_proven else FAILED
+
+
+def _test_undoes(arguments: Arguments) -> int:
+    """Prove migrations one by one, with a line for each as it is proven."""
     config = _config(arguments)
     directory = _read_directory(config)
     chosen = _choice(arguments, directory)

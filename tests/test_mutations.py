@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from flux import FluxConfig
 from flux.backends.postgres import PostgresBackend
+from flux.directory import MigrationDirectory
 from flux.fingerprint import Fingerprint, compare
+from flux.migration import Migration
+from flux.proof import prove
+from flux.rehearsal import Stage
+from flux.shadow import scratch_place
+from tests import driver
 from tests.catalogs import postgres_backend, sqlite_fingerprint, taken_back
 from tests.mutations import Mutation
 from tests.mutations.postgres import POSTGRES
@@ -73,3 +80,60 @@ def test_the_corpus_is_large_and_names_each_case_once() -> None:
         assert len({mutation.id for mutation in corpus}) == len(corpus)
     assert len(POSTGRES) >= 80
     assert len(SQLITE) >= 30
+
+
+# By `flux test` itself -----------------------------------------------------------------------
+
+
+def _verdicts(stage: Stage) -> list[tuple[str, str]]:
+    return [
+        (proof.verdict, proof.fault.moment if proof.fault else "")
+        for proof in prove(stage, {}, {"2"}.__contains__)
+    ]
+
+
+def _check_by_proof(stage: Stage, mutation: Mutation) -> None:
+    """What `flux test` says of the right undo, and of the broken one."""
+
+    def with_undo(undo: str) -> Stage:
+        migrations = (
+            Migration.from_text("1", mutation.setup),
+            Migration.from_text("2", mutation.apply, undo),
+        )
+        return stage._replace(directory=MigrationDirectory("migrations", migrations))
+
+    assert _verdicts(with_undo(mutation.undo)) == [("applied", ""), ("proven", "")]
+    assert _verdicts(with_undo(mutation.broken)) == [("applied", ""), ("failed", "undo")]
+
+
+@pytest.fixture(scope="module")
+def postgres_stage(server: PostgresServer) -> Iterator[Stage]:
+    """Where `flux test` would rehearse: some cases need a role, which is not theirs alone."""
+    with own_database(server) as own:
+        config = FluxConfig(
+            backend="postgres",
+            database_url=own.url.replace("$", "$$"),
+            backend_config={"driver": driver.NAME},
+            throwaway_server=True,
+        )
+        with scratch_place(config) as place:
+            yield Stage(config, MigrationDirectory("migrations"), place)
+
+
+@pytest.mark.parametrize("mutation", POSTGRES, ids=[mutation.id for mutation in POSTGRES])
+def test_postgres_by_flux_test(
+    server: PostgresServer, postgres_stage: Stage, mutation: Mutation
+) -> None:
+    if server.version < mutation.since * 10000:
+        pytest.skip(f"PostgreSQL {mutation.since} brings this")
+    _check_by_proof(postgres_stage, mutation)
+
+
+@pytest.mark.parametrize("mutation", SQLITE, ids=[mutation.id for mutation in SQLITE])
+def test_sqlite_by_flux_test(mutation: Mutation) -> None:
+    major, minor, _ = sqlite3.sqlite_version_info
+    if major * 100 + minor < mutation.since:
+        pytest.skip(f"SQLite {mutation.since / 100} brings this")
+    config = FluxConfig()
+    with scratch_place(config, ":memory:") as place:
+        _check_by_proof(Stage(config, MigrationDirectory("migrations"), place), mutation)
