@@ -464,7 +464,7 @@ POSTGRES = (
         "ALTER DEFAULT PRIVILEGES IN SCHEMA app REVOKE SELECT ON TABLES FROM pg_monitor;"
         "REVOKE USAGE ON SCHEMA app FROM pg_monitor",
         "REVOKE USAGE ON SCHEMA app FROM pg_monitor",
-        "default privileges of postgres in schema app on tables",
+        "default privileges of CURRENT_USER in schema app on tables",
     ),
     # Views
     Mutation(
