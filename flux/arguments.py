@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, TextIO
 
     from flux.host import Host
+    from flux.migration import Late
     from flux.results import StepResult
     from flux.runner import Answer
     from flux.terminal import StatusLine
@@ -37,6 +38,7 @@ class Arguments(argparse.Namespace):
     uri: str | None
     n: int | None
     to: str | None
+    late: Late | None
     json: bool
     sql: bool
     all: bool
@@ -170,12 +172,14 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     status.add_argument(
         "--check", action="store_true", help="exit with 3 when something is pending"
     )
+    _add_late(status)
     _add_json(status)
 
     plan = command("plan", "show what apply would run", "plan --sql")
     _add_database(plan, host)
     _add_count(plan, "at most N migrations; default: all")
     _add_to(plan, "up to and including this migration")
+    _add_late(plan)
     plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
     _add_json(plan)
 
@@ -183,12 +187,19 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_database(apply, host)
     _add_count(apply, "at most N migrations; default: all")
     _add_to(apply, "up to and including this migration")
+    _add_late(apply)
     _add_changing(apply)
 
-    rollback = command("rollback", "undo the newest migration", "rollback --to ID -y")
+    rollback = command(
+        "rollback",
+        "undo the newest migration",
+        "rollback --to ID -y",
+        "What was applied last is undone first: where late migrations were applied after\n"
+        "newer ones, they count as the newest.",
+    )
     _add_database(rollback, host)
     _add_count(rollback, "the newest N migrations; default: 1")
-    _add_to(rollback, "all that are newer than this migration, which stays")
+    _add_to(rollback, "all that were applied after this migration, which stays")
     rollback.add_argument("--all", action="store_true", help="all migrations")
     _add_changing(rollback)
 
@@ -206,6 +217,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         answer.add_argument(
             f"--{name}", action="store_const", dest="answer", const=name, help=meaning
         )
+    _add_late(resume)
     _add_lock_wait(resume)
     _add_json(resume)
 
@@ -273,6 +285,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         "validate --json",
     )
     _add_database(validate, host)
+    _add_late(validate)
     _add_json(validate)
     parser.commands = tuple(commands.choices)
     return parser
@@ -338,6 +351,16 @@ def _add_count(command: argparse.ArgumentParser, what: str) -> None:
 
 def _add_to(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--to", metavar="ID", help=what)
+
+
+def _add_late(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-late",
+        action="store_const",
+        const="allow",
+        dest="late",
+        help="accept migrations that are older than the newest applied one",
+    )
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flux.directory import MigrationDirectory
     from flux.fingerprint import Fingerprint
     from flux.results import Event
-    from flux.runner import FluxRunner
+    from flux.steps import StepRunner
 
 
 def test(arguments: Arguments) -> int:
@@ -90,7 +90,10 @@ def show_schema(arguments: Arguments) -> int:
     arguments.line.clear()
     if arguments.write:
         files.write(config.schema_file, schema.text_of(found))
-        print(f"written  {config.schema_file}")
+        if arguments.json:
+            print_json(arguments, {"path": config.schema_file})
+        else:
+            print(f"written  {config.schema_file}")
         return DONE
     if arguments.check:
         return _check_schema(arguments, config, found)
@@ -103,17 +106,15 @@ def show_schema(arguments: Arguments) -> int:
 
 def _check_schema(arguments: Arguments, config: FluxConfig, found: Fingerprint) -> int:
     path = config.schema_file
-    changes = render_proof.text_changes(
-        files.read(path) or "", schema.text_of(found), path, "the migrations"
-    )
+    kept = files.read(path)
+    changes = render_proof.text_changes(kept or "", schema.text_of(found), path, "the migrations")
     if arguments.json:
         print_json(arguments, {"ok": not changes, "path": path, "diff": changes})
     elif changes:
         print("\n".join(changes))
-        print(
-            arguments.host.spell(f"{path} is out of date; `flux schema --write` writes it anew"),
-            file=sys.stderr,
-        )
+        state = f"there is no {path}" if kept is None else f"{path} is out of date"
+        hint = arguments.host.spell("`flux schema --write` writes it")
+        print(f"{state}; {hint}", file=sys.stderr)
     else:
         print(f"{path} is up to date")
     return FAILED if changes else DONE
@@ -170,7 +171,7 @@ def _stage(
         if event.kind not in ("start", "done"):  # those are of no step on the user's database
             tell(event)
 
-    def on_runner(runner: FluxRunner) -> None:
+    def on_runner(runner: StepRunner) -> None:
         if runner.backend.cancellable:
             calls.append(Interruptible(runner.backend.cancel, arguments.abandon))
             runner.call = calls[-1]

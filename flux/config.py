@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from flux import address
 from flux.exceptions import InvalidConfigurationError, Location, Problem
-from flux.migration import Missing, Order
+from flux.migration import Late, Missing, Order
 
 CONFIG_FILE = "flux.toml"
 SCHEMA_FILE = "schema.txt"
@@ -24,6 +24,7 @@ SHADOW_URL_VARIABLE = "FLUX_SHADOW_URL"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ORDERS = ("text", "natural")
 MISSING = ("refuse", "allow-newer")
+LATE = ("refuse", "allow", "prove")
 
 TypeOrTypes = type | tuple[type, ...]
 
@@ -46,6 +47,7 @@ class FluxConfig(NamedTuple):
     post_apply_on_failure: bool = False
     order: Order = "text"
     missing: Missing = "refuse"
+    late: Late = "refuse"
     lock_wait: float = 300
     connect_wait: float = 0
     database_url: str | None = None
@@ -427,6 +429,7 @@ _CHECKS = {
     "post_apply_on_failure": (_is_bool, "true or false"),
     "order": (ORDERS.__contains__, 'one of "text", "natural"'),
     "missing": (MISSING.__contains__, 'one of "refuse", "allow-newer"'),
+    "late": (LATE.__contains__, 'one of "refuse", "allow", "prove"'),
     "lock_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "connect_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "database_url": (_is_text, "the address of a database"),

@@ -27,7 +27,11 @@ def load_config(arguments: Arguments) -> FluxConfig:
     config = arguments.host.config(arguments)
     given = {
         setting: getattr(arguments, option, None)
-        for setting, option in (("lock_wait", "lock_wait"), ("connect_wait", "wait"))
+        for setting, option in (
+            ("lock_wait", "lock_wait"),
+            ("connect_wait", "wait"),
+            ("late", "late"),
+        )
     }
     return config._replace(**{name: value for name, value in given.items() if value is not None})
 

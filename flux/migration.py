@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Order = Literal["text", "natural"]
 #: What to do where the history has migrations that are not on disk.
 Missing = Literal["refuse", "allow-newer"]
+#: What to do with migrations that are pending, but older than the newest applied one.
+Late = Literal["refuse", "allow", "prove"]
 #: Where scripts lie that are no migrations; those of `tests` are run by `flux test` alone.
 Placement = Literal["pre-apply", "post-apply", "tests"]
 

@@ -20,8 +20,10 @@ from flux.exceptions import (
     UnknownMigrationError,
 )
 from flux.journal import Entry, UnderWay, under_way
+from flux.late import LateRun, in_order_of_application, late_among
 from flux.migration import (
     AppliedMigration,
+    Late,
     Migration,
     Missing,
     Order,
@@ -39,6 +41,10 @@ Action = Literal["apply", "undo", "run"]
 MigrationState = Literal["applied", "pending", "late", "divergent", "missing"]
 #: The kinds of problems that are between the history and the directory.
 DISAGREEMENTS = ("divergent", "missing", "late")
+_RENAME = (
+    "rename it so that it sorts last, as `flux new` would name it; or roll back what is newer, and "
+    "apply again"
+)
 
 
 class DatabaseState(NamedTuple):
@@ -47,13 +53,14 @@ class DatabaseState(NamedTuple):
     `history` is None on a database that flux has never touched. `unfinished` says that a
     batch stopped before its post-apply repeatables ran. `last_runs` maps the names of
     on-change repeatables to the hash of their last run. `journal` says how far a migration
-    without a transaction got.
+    without a transaction got, and `late` after which ones late migrations ran.
     """
 
     history: tuple[AppliedMigration, ...] | None = None
     unfinished: bool = False
     last_runs: Mapping[str, str] = {}
     journal: tuple[Entry, ...] = ()
+    late: tuple[LateRun, ...] = ()
 
     @property
     def under_way(self) -> UnderWay | None:
@@ -65,16 +72,21 @@ class DatabaseState(NamedTuple):
         """The history by id."""
         return {row.id: row for row in self.history or ()}
 
+    def in_order_of_application(self, order: Order) -> list[str]:
+        """The ids in the history, the one that was applied first in front."""
+        return in_order_of_application(self.applied, self.late, sort_key(order))
+
 
 class Step(NamedTuple):
     """One thing to do: apply or undo a migration, or run a repeatable.
 
-    `half` says how far an earlier run got with it.
+    `half` says how far an earlier run got with it, `late` after which newer one it is applied.
     """
 
     action: Action
     subject: Migration | Repeatable
     half: UnderWay | None = None
+    late: LateRun | None = None
 
     @property
     def name(self) -> str:
@@ -135,7 +147,7 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
     on_disk = {migration.id: migration for migration in directory.migrations}
     half = state.under_way
     begun = {half.id} if half else set()
-    newest = newest_of({*applied, *begun}, directory.order)
+    newest = _newest(state, directory.order)
     rows = []
     for id in sorted({*applied, *on_disk, *begun}, key=key):
         row, migration = applied.get(id), on_disk.get(id)
@@ -168,6 +180,12 @@ def newest_of(ids: Iterable[str], order: Order) -> str | None:
     return max(counted, key=sort_key(order), default=None)
 
 
+def _newest(state: DatabaseState, order: Order) -> str | None:
+    """The newest id that is applied, half applied or half undone."""
+    half = state.under_way
+    return newest_of({*state.applied, *({half.id} if half else ())}, order)
+
+
 def newer_than_directory(directory: MigrationDirectory, state: DatabaseState) -> tuple[str, ...]:
     """The missing ids, if all are newer than the newest on disk: the database is newer."""
     key = sort_key(directory.order)
@@ -179,11 +197,17 @@ def newer_than_directory(directory: MigrationDirectory, state: DatabaseState) ->
 
 
 def find_problems(
-    directory: MigrationDirectory, state: DatabaseState, *, missing: Missing = "refuse"
+    directory: MigrationDirectory,
+    state: DatabaseState,
+    *,
+    missing: Missing = "refuse",
+    late: Late = "refuse",
 ) -> tuple[Problem, ...]:
     """Everything in which directory and history disagree, and breaches of the rules for ids.
 
     With `missing` as `allow-newer`, a database that is newer than the directory is no problem.
+    With another `late` than `refuse`, late migrations are none. One that is half applied is none
+    in any case: that it may run late was decided when it was begun.
     """
     # What flux-migrations 0.0.3 recorded stays valid, also where today's rules refuse the id.
     legacy = {row.id for row in state.history or () if is_legacy_hash(row.hash)}
@@ -191,7 +215,7 @@ def find_problems(
     rows = survey(directory, state)
     key = sort_key(directory.order)
     half = state.under_way
-    newest = newest_of({*state.applied, *({half.id} if half else ())}, directory.order)
+    newest = _newest(state, directory.order)
     newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order) or ""
     allowed = newer_than_directory(directory, state) if missing == "allow-newer" else ()
     for row in rows:
@@ -201,7 +225,7 @@ def find_problems(
             problems.append(_divergent(row))
         elif row.state == "missing":
             problems.append(_missing(row, is_newer=key(row.id) > key(newest_on_disk)))
-        elif row.state == "late":
+        elif row.state == "late" and late == "refuse" and row.half is None:
             is_half = half is not None and half.id == newest and half.direction == "apply"
             problems.append(_late(row, f"{newest}, which is newer, is {'half ' * is_half}applied"))
     return tuple(problems)
@@ -230,16 +254,18 @@ def plan_apply(
     count: int | None = None,
     to: str | None = None,
     missing: Missing = "refuse",
+    late: Late = "refuse",
 ) -> Plan:
     """The batch that applies the next `count` pending migrations, or those up to `to`, or all.
 
     An empty plan means that there is nothing to do. On-change repeatables that changed make a
-    batch of their own; a batch that was cut off is finished.
+    batch of their own; a batch that was cut off is finished. Late migrations that `late` lets pass
+    are applied in order with the others; one that is half applied comes before all.
 
     Raises `MigrationDirectoryCorruptedError`, `UnknownMigrationError`, and `HalfDoneError` where a
-    rollback was cut off in the middle of a migration.
+    rollback was cut off in the middle of a migration, or `to` leaves out one that is half applied.
     """
-    refuse(find_problems(directory, state, missing=missing))
+    refuse(find_problems(directory, state, missing=missing, late=late))
     half = state.under_way
     if half is not None and half.direction == "undo":
         raise HalfDoneError(
@@ -252,13 +278,37 @@ def plan_apply(
         key = sort_key(directory.order)
         find_migration(to, [migration.id for migration in directory.migrations], "on disk")
         pending = [migration for migration in pending if key(migration.id) <= key(to)]
+    if half is not None:
+        pending.sort(key=lambda migration: migration.id != half.id)
+        if pending and pending[0].id != half.id:
+            raise HalfDoneError(
+                f"{half}; before anything else is applied, that has to be done",
+                hint="`flux resume` goes on with it",
+            )
     pending = pending[:count]
     due_before = _due(directory.pre_apply, state)
     due_after = _due(directory.post_apply, state)
     if not pending and not changed_repeatables(directory, state):
         steps = due_after if state.unfinished else ()
         return Plan(tuple(Step("run", r) for r in steps), finishes=state.unfinished)
-    return _around(due_before, [_step("apply", m, half) for m in pending], due_after)
+    return _around(due_before, _steps_to_apply(pending, state, directory.order), due_after)
+
+
+def _steps_to_apply(
+    migrations: Sequence[Migration], state: DatabaseState, order: Order
+) -> list[Step]:
+    runs = late_among(
+        [migration.id for migration in migrations],
+        newest=newest_of(state.applied, order),
+        applied=state.applied,
+        late=state.late,
+        key=sort_key(order),
+    )
+    late = {run.id: run for run in runs}
+    return [
+        _step("apply", migration, state.under_way)._replace(late=late.get(migration.id))
+        for migration in migrations
+    ]
 
 
 def _step(action: Action, migration: Migration, half: UnderWay | None) -> Step:
@@ -279,10 +329,11 @@ def plan_rollback(
     to: str | None = None,
     through: str | None = None,
 ) -> Plan:
-    """The batch that undoes the newest `count` migrations (None: all), newest first.
+    """The batch that undoes the last `count` migrations (None: all), in reverse.
 
-    Or all that are newer than `to`, which itself stays applied; or all back to `through`,
-    which is undone too. With nothing to undo, a batch that was cut off is finished.
+    The last is the one that was applied last: a late one, or else the newest. Or all that were
+    applied after `to`, which itself stays applied; or all back to `through`, which is undone too.
+    With nothing to undo, a batch that was cut off is finished.
 
     Raises `MigrationDirectoryCorruptedError` where what is to be undone is divergent or
     missing, `IrreversibleMigrationError` where it has no undo, `HalfDoneError` where a migration
@@ -295,14 +346,13 @@ def plan_rollback(
             hint="`flux resume` goes on with it; mend the file from that statement on, if need be, "
             "and roll it back then",
         )
-    key = sort_key(directory.order)
-    newest_first = sorted(state.applied, key=key, reverse=True)
+    last_first = state.in_order_of_application(directory.order)[::-1]
     target = to if to is not None else through
     if target is None:
-        ids = newest_first[:count]
+        ids = last_first[:count]
     else:
-        find_migration(target, newest_first, "applied")
-        ids = newest_first[: newest_first.index(target) + (through is not None)]
+        find_migration(target, last_first, "applied")
+        ids = last_first[: last_first.index(target) + (through is not None)]
     if half is not None and half.id not in ids:
         raise HalfDoneError(
             f"{half}; before anything else, that has to be done",
@@ -409,7 +459,19 @@ def _late(row: StatusRow, why: str) -> Problem:
         "late",
         (row.id,),
         f"{row.id} is late: it is pending, and {why}",
-        "rename it so that it sorts last, as `flux new` would name it; or roll back what is "
-        "newer, and apply again",
+        f"{_RENAME}; or let `flux test --late` prove that their order does not matter, and give "
+        "`--allow-late`",
         Location(row.path) if row.path else None,
+    )
+
+
+def unproven(plan: Plan, ids: Sequence[str], why: str) -> Problem:
+    """The problem of a plan's late migrations of which a proof failed; `why` says at what."""
+    [first, *others] = [step for step in plan.steps if step.name in ids]
+    return Problem(
+        "late",
+        tuple(ids),
+        f"{', '.join(ids)} {'are' if others else 'is'} late, and {why}",
+        f"{_RENAME}; or look at `flux test --late`, and give `--allow-late` where it may be",
+        None if others else Location(first.path),
     )

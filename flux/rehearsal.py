@@ -15,8 +15,8 @@ from flux.fingerprint import Fingerprint
 from flux.migration import Migration, Script
 from flux.plan import Step
 from flux.results import Event
-from flux.runner import FluxRunner
 from flux.scratch import ScratchPlace
+from flux.steps import StepRunner
 
 
 class Stage(NamedTuple):
@@ -29,16 +29,14 @@ class Stage(NamedTuple):
     directory: MigrationDirectory
     place: ScratchPlace
     on_event: Callable[[Event], None] | None = None
-    on_runner: Callable[[FluxRunner], None] = lambda _: None
+    on_runner: Callable[[StepRunner], None] = lambda _: None
 
     @contextmanager
     def rehearsal(self) -> Iterator[Rehearsal]:
         """One scratch database, empty but for flux's own tables; dropped at the end. Writes."""
         with (
             self.place.database() as address,
-            FluxRunner.from_config(
-                self.config, address, on_event=self.on_event, directory=self.directory
-            ) as runner,
+            StepRunner.from_config(self.config, address, on_event=self.on_event) as runner,
         ):
             self.on_runner(runner)
             with runner.stepping() as run:

@@ -119,6 +119,8 @@ def plan_text(
         action = palette.paint(_step_colour(step, palette), f"{_TO_DO[step.action]:<5}")
         is_empty = step.action == "apply" and step.subject.script.is_empty
         remark = "  (it holds no statement)" if is_empty else ""
+        if step.late is not None:
+            remark += f"  (late: it comes after {step.late.after}, which is newer)"
         if step.half is not None:
             number = step.half.goes_on_at
             remark = f"  (goes on with statement {number})"
@@ -233,6 +235,8 @@ def plan_data(plan: Plan, *, sql_of: Sequence[str] = (), in_doubt: bool = False)
         data: dict[str, Any] = {"action": step.action, "name": step.name, "path": step.path}
         if step.half is not None:
             data |= {"statement": step.half.goes_on_at, "in_doubt": in_doubt}
+        if step.late is not None:
+            data["late_after"] = step.late.after
         if sql_of:
             data["sql"] = sql_of[number]
         steps.append(data)

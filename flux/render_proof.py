@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 #: Lines around a change that are shown of a long definition.
 _CONTEXT = 2
-#: The verdicts in the order in which they are counted.
-_VERDICTS = ("proven", "applied", "no undo", "failed", "not reached")
+#: The verdicts in the order in which they are counted, in the words of a sentence.
+_COUNTED = {
+    "proven": "proven",
+    "applied": "applied",
+    "no undo": "without an undo",
+    "failed": "failed",
+    "not reached": "not reached",
+}
 
 
 # Text ---------------------------------------------------------------------------------------
@@ -41,9 +47,11 @@ def proof_text(proof: Proof, palette: Palette = PLAIN) -> str:
 
 def fault_lines(fault: Fault, palette: Palette = PLAIN) -> Iterator[str]:
     """What is wrong, in which file, and what differs."""
-    yield f"{fault.path}: {fault.message}"
     if fault.error is not None:
+        yield f"{fault.message}:"
         yield from str(fault.error).split("\n")
+    else:
+        yield f"{fault.path}: {fault.message}"
     if fault.differences:
         yield f"(- {fault.before}, + {fault.now})"
         yield from difference_lines(fault.differences, palette)
@@ -52,8 +60,12 @@ def fault_lines(fault: Fault, palette: Palette = PLAIN) -> Iterator[str]:
 def proof_summary(proofs: Sequence[Proof]) -> str:
     """A line that counts the verdicts."""
     verdicts = [proof.verdict for proof in proofs]
-    parts = [f"{verdicts.count(one)} {one}" for one in _VERDICTS if one in verdicts]
-    return ", ".join(parts) or "no migrations"
+    parts = [
+        f"{verdicts.count(verdict)} {words}"
+        for verdict, words in _COUNTED.items()
+        if verdict in verdicts
+    ]
+    return ", ".join(parts) or "nothing to prove"
 
 
 def difference_lines(differences: Sequence[Difference], palette: Palette = PLAIN) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Running plans: the only room that changes a database.
+"""Running plans: decided from the directory and the history, and carried out step by step.
 
 The order is always the same: read the directory, read the history without a lock, plan; with
 something to do, take the lock, read the history again, plan again, check every script, and
@@ -8,34 +8,30 @@ only then run. What runs is recorded in the transaction it ran in.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from flux import directory as directories
-from flux.address import backend_of, without_secrets
-from flux.backends import BUILT_IN, backend_of_connection, load_backend
+from flux.address import backend_of
+from flux.backends import backend_of_connection
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
 from flux.checking import problems_of
 from flux.config import FluxConfig
 from flux.exceptions import (
     ApprovalError,
-    DatabaseUnavailableError,
     FluxMigrationException,
-    InvalidConfigurationError,
     MigrationApplyError,
     MigrationLoadingError,
     Problem,
     UnknownMigrationError,
 )
-from flux.failure import apply_error, cause_of
 from flux.journal import Entry, UnderWay, find_change_of_open
 from flux.log import Log
-from flux.migration import AppliedMigration, Migration, Repeatable
+from flux.migration import AppliedMigration, Migration
 from flux.plan import (
     DatabaseState,
     Plan,
@@ -47,11 +43,13 @@ from flux.plan import (
     plan_rollback,
     refuse,
     survey,
+    unproven,
 )
 from flux.results import BatchResult, Event, Status, StepResult
+from flux.steps import StepRunner
 
 if TYPE_CHECKING:
-    from flux.progress import Progress
+    from typing_extensions import Self
 
 #: Asked with the plan before anything is locked; True goes ahead.
 Confirm = Callable[[Plan], bool]
@@ -61,11 +59,7 @@ Confirm = Callable[[Plan], bool]
 Answer = Literal["skip", "retry"]
 
 
-def _call(act: Callable[[], None]) -> None:
-    act()
-
-
-class FluxRunner:
+class FluxRunner(StepRunner):
     """Migrations of one directory on one database. A context manager.
 
     Reading methods change nothing and take no lock. `on_event` is called with an `Event` as
@@ -81,18 +75,13 @@ class FluxRunner:
         on_event: Callable[[Event], None] | None = None,
         directory: directories.MigrationDirectory | None = None,
     ) -> None:
-        self.config = config
-        self.backend = backend
-        self._on_event = on_event
-        #: Calls what changes the database; a program may put something else here, for instance
-        #: an `Interruptible` (`flux.interruption`).
-        self.call: Callable[[Callable[[], None]], None] = _call
+        super().__init__(config, backend, on_event=on_event)
         self._log = Log()
-        self._stack = ExitStack()
-        #: Completes errors about the address, where there is one.
-        self.about_address: Callable[[], AbstractContextManager[None]] = nullcontext
         self._directory = directory
         self._state: DatabaseState | None = None
+        #: Called with the runner of each scratch database in which something is proven.
+        self.on_scratch: Callable[[StepRunner], None] = lambda _: None
+        self._proven: object = None
 
     @classmethod
     def from_file(
@@ -101,7 +90,7 @@ class FluxRunner:
         connection_uri: str | None = None,
         *,
         on_event: Callable[[Event], None] | None = None,
-    ) -> FluxRunner:
+    ) -> Self:
         """A runner for a configuration file.
 
         `connection_uri` is the database's address; without it, the environment's or the file's.
@@ -117,29 +106,15 @@ class FluxRunner:
         *,
         on_event: Callable[[Event], None] | None = None,
         directory: directories.MigrationDirectory | None = None,
-    ) -> FluxRunner:
+    ) -> Self:
         """A runner for a configuration, and an address or an open connection."""
-        if database is None or isinstance(database, str):
-            url = config.resolve_url(database)
-            hidden_in = None if config.backend in BUILT_IN else url
-            about_address = partial(_about_address, config.source_of_url(database), hidden_in)
-            with about_address():
-                backend = load_backend(config.backend).from_config(config, url)
-            runner = cls(config, backend, on_event=on_event, directory=directory)
-            runner.about_address = about_address
-            return runner
-        name, connection = backend_of_connection(database)
-        backend = load_backend(name).for_connection(config, connection)
-        return cls(config, backend, on_event=on_event, directory=directory)
+        runner = super().from_config(config, database, on_event=on_event)
+        runner._directory = directory
+        return runner
 
-    def __enter__(self) -> FluxRunner:
-        self.backend.announce = self._announce
-        self.backend.report = self._report
-        self.backend.connect_wait = self.config.connect_wait
+    def __enter__(self) -> Self:
         self._read_directory()
-        with self.about_address():
-            self._stack.enter_context(self.backend.opened())
-        return self
+        return super().__enter__()
 
     def __exit__(
         self,
@@ -148,7 +123,7 @@ class FluxRunner:
         traceback: TracebackType | None,
     ) -> None:
         self._state = None
-        self._stack.close()
+        super().__exit__(exc_type, exc, traceback)
 
     # Reading ---------------------------------------------------------------------------------
 
@@ -178,7 +153,7 @@ class FluxRunner:
         return Status(
             rows=survey(directory, state),
             problems=(
-                *find_problems(directory, state, missing=self.config.missing),
+                *self._find_problems(),
                 *self._changes_of_half(),
             ),
             initialized=state.history is not None,
@@ -221,17 +196,34 @@ class FluxRunner:
         return self.list_unapplied_migrations()[: _count(n)]
 
     def migrations_to_rollback(self, n: int | None = 1) -> list[Migration]:
-        """The newest `n` applied migrations, or all for None, newest first. Read-only."""
-        return self.list_applied_migrations()[::-1][: _count(n)]
+        """The last `n` that were applied, or all for None, the last in front. Read-only."""
+        on_disk = {migration.id: migration for migration in self.directory.migrations}
+        ids = self.state.in_order_of_application(self.config.order)[::-1]
+        return [on_disk[id] for id in ids if id in on_disk][: _count(n)]
 
     def validate_applied_migrations(self) -> None:
         """Raise `MigrationDirectoryCorruptedError` if history and directory disagree. Read-only."""
-        refuse(find_problems(self.directory, self.state, missing=self.config.missing))
+        refuse(self._find_problems())
+
+    def _find_problems(self) -> tuple[Problem, ...]:
+        config = self.config
+        return find_problems(self.directory, self.state, missing=config.missing, late=config.late)
 
     def plan_apply(self, n: int | None = None, *, to: str | None = None) -> Plan:
         """What `apply_migrations` would run. Read-only; raises what it would raise."""
-        missing = self.config.missing
-        return plan_apply(self.directory, self.state, count=_count(n), to=to, missing=missing)
+        plan = self._plan_apply(n, to=to)
+        self._require_proof(plan)
+        return plan
+
+    def _plan_apply(self, n: int | None, *, to: str | None) -> Plan:
+        return plan_apply(
+            self.directory,
+            self.state,
+            count=_count(n),
+            to=to,
+            missing=self.config.missing,
+            late=self.config.late,
+        )
 
     def plan_rollback(
         self, n: int | None = 1, *, to: str | None = None, through: str | None = None
@@ -260,6 +252,33 @@ class FluxRunner:
         ]
         return tuple(problem for step in actions for problem in problems_of(step, self.backend))
 
+    def _require_proof(self, plan: Plan) -> None:
+        """Refuse late migrations whose order matters, where that is to be proven. Read-only.
+
+        What is proven is remembered, for this directory and history.
+        """
+        if self._is_proven(plan):
+            return
+        from flux.late_proof import prove_beside, to_prove
+
+        applied, late = to_prove(plan, self.state, self.config.order)
+        are = f"{late[0]} is" if len(late) == 1 else f"{', '.join(late)} are"
+        message = f"proving in scratch databases that it does not matter that {are} late"
+        self._emit(Event("wait", message=message))
+        proof = prove_beside(self, self.directory, applied, late, self.on_scratch)
+        if not proof.is_proven:
+            refuse([unproven(plan, late, str(proof))])
+        self._proven = self._claim(plan)
+
+    def _is_proven(self, plan: Plan) -> bool:
+        """Whether nothing is left to be proven of a plan."""
+        is_late = any(step.late and not step.half for step in plan.steps)
+        return self.config.late != "prove" or not is_late or self._proven == self._claim(plan)
+
+    def _claim(self, plan: Plan) -> object:
+        """All that the proof for a plan depends on but the server."""
+        return self.state.history, self.state.late, self.state.journal, plan.outline()
+
     # Changing --------------------------------------------------------------------------------
 
     def apply_migrations(
@@ -274,7 +293,7 @@ class FluxRunner:
         if self.config.missing == "allow-newer":
             self._tell_what_is_newer()
         done: list[StepResult] = []
-        return self._carry_out(lambda: self.plan_apply(_left(n, done), to=to), confirm, done)
+        return self._carry_out(lambda: self._plan_apply(_left(n, done), to=to), confirm, done)
 
     def _tell_what_is_newer(self) -> None:
         if newer := newer_than_directory(self.directory, self.state):
@@ -285,15 +304,16 @@ class FluxRunner:
     def rollback_migrations(
         self, n: int | None = 1, *, to: str | None = None, confirm: Confirm | None = None
     ) -> BatchResult:
-        """Undo the newest `n` migrations (None: all), or all newer than `to`. Writes.
+        """Undo the last `n` migrations (None: all), or all that were applied after `to`. Writes.
 
-        Raises as `apply_migrations` does, and `IrreversibleMigrationError` before anything runs.
+        The last is the newest, or else a late one that was applied after it. Raises as
+        `apply_migrations` does, and `IrreversibleMigrationError` before anything runs.
         """
         done: list[StepResult] = []
         return self._carry_out(lambda: self.plan_rollback(_left(n, done), to=to), confirm, done)
 
     def rollback_migration(self, id: str) -> BatchResult:
-        """Undo all migrations from the newest back to this one, which is undone too. Writes.
+        """Undo all migrations from the last back to this one, which is undone too. Writes.
 
         Raises `UnknownMigrationError` when it is not applied.
         """
@@ -315,17 +335,6 @@ class FluxRunner:
             self.refresh()
         return self._carry_out(lambda: self._plan_rest(half), None, [])
 
-    @contextmanager
-    def stepping(self) -> Iterator[Callable[[Step], None]]:
-        """Hold the lock, and carry out single steps of no plan: for a scratch database. Writes.
-
-        What is given carries out one step as a batch does; it raises `MigrationApplyError`.
-        """
-        with self.backend.migration_lock():
-            self.call(partial(self.backend.prepare, history=True, memory=True, unfinished=False))
-            yield lambda step: self._run_step(step, [])
-            self.refresh()
-
     def _require_half(self) -> UnderWay:
         half = self.state.under_way
         if half is None:
@@ -334,8 +343,8 @@ class FluxRunner:
 
     def _plan_rest(self, half: UnderWay) -> Plan:
         """What is left to do of a migration that is half done."""
-        if half.direction == "apply":
-            return self.plan_apply(to=half.id)
+        if half.direction == "apply":  # it comes before all others, and they may be late
+            return self._plan_apply(int(half.id not in self.state.applied), to=half.id)
         return self.plan_rollback(through=half.id)
 
     def _answered(self, answer: Answer) -> Entry:
@@ -363,6 +372,7 @@ class FluxRunner:
             if plan.is_empty:
                 return BatchResult(tuple(done))
             self.check(plan)
+            self._require_proof(plan)
             if confirm is not None and not confirm(plan):
                 raise ApprovalError("nothing was changed: the plan was not approved")
             with self.backend.migration_lock():
@@ -371,6 +381,8 @@ class FluxRunner:
                 current = make_plan()
                 if confirm is not None and current.outline() != plan.outline():
                     continue  # shown and asked again, without the lock
+                if not self._is_proven(current):
+                    continue  # and proven without it, which others may wait for
                 self.check(current)
                 try:
                     self._run_batch(current, done)
@@ -409,15 +421,20 @@ class FluxRunner:
         undoes = any(step.action == "undo" for step in plan.steps)
         if undoes and self.state.last_runs:
             self.call(self.backend.forget_runs)
+        late = [step.late for step in plan.steps if step.late is not None]
         is_new = self.state.history is None
-        if is_new or on_change or remembers or journals:
+        if is_new or on_change or remembers or journals or late:
             prepare = partial(
                 self.backend.prepare,
                 history=is_new,
-                memory=on_change or remembers or journals,
+                memory=on_change or remembers or journals or bool(late),
                 unfinished=remembers,
             )
             self.call(prepare)
+        to_apply = {step.name for step in plan.steps if step.action == "apply"}
+        stale = [run for run in self.state.late if run.id in to_apply]
+        if late or stale:
+            self.call(partial(self.backend.note_late, late, stale))
 
     def _after_failure(
         self,
@@ -449,49 +466,9 @@ class FluxRunner:
         with suppress(Exception):
             self.backend.mark_finished()
 
-    def _run_step(self, step: Step, done: list[StepResult]) -> None:
-        self._emit(Event("start", step))
-        started = time.perf_counter()
-        script = step.script
-        try:
-            if isinstance(step.subject, Repeatable):
-                self.call(partial(self.backend.run_repeatable, step.subject))
-            elif step.action == "apply":
-                self.call(partial(self.backend.run_migration, step.subject))
-            else:
-                self.call(partial(self.backend.undo_migration, step.subject, script))
-        except HistoryChangedError:
-            raise
-        except Exception as error:
-            from flux.outcome import look_after
-
-            after = look_after(self.backend, step, script, error, self.call)
-            if after.outcome == "took effect":
-                self._note_done(step, started, done)
-            names = tuple(result.name for result in done)
-            raise apply_error(
-                self.backend, step, script, error, after=after, done=names
-            ) from cause_of(error)
-        self._note_done(step, started, done)
-
-    def _note_done(self, step: Step, started: float, done: list[StepResult]) -> None:
-        seconds = time.perf_counter() - started
-        done.append(StepResult(step.action, step.name, seconds))
-        self._emit(Event("done", step, seconds))
-
-    # Telling ---------------------------------------------------------------------------------
-
-    def _announce(self, message: str) -> None:
-        self._emit(Event("wait", message=message))
-
-    def _report(self, progress: Progress) -> None:
-        """Tell of a script that takes long. Called from the watcher's thread."""
-        self._emit(Event("progress", message=str(progress), progress=progress))
-
     def _emit(self, event: Event) -> None:
         self._log.note(event)
-        if self._on_event is not None:
-            self._on_event(event)
+        super()._emit(event)
 
     def _read_directory(self) -> directories.MigrationDirectory:
         if self._directory is None:
@@ -535,22 +512,6 @@ def _config_for(database: Any) -> FluxConfig:
     if database is not None and not isinstance(database, str):
         return FluxConfig(backend=backend_of_connection(database)[0])
     return FluxConfig(backend=backend_of(FluxConfig().find_url(database)))
-
-
-@contextmanager
-def _about_address(source: str | None, hidden_in: str | None) -> Iterator[None]:
-    """Let an error about the database's address say where that is from.
-
-    No secret of the address `hidden_in` is shown: a plugin may pass on all that its driver says.
-    """
-    try:
-        yield
-    except (DatabaseUnavailableError, InvalidConfigurationError) as error:
-        if hidden_in is not None:
-            error.hide(partial(without_secrets, address=hidden_in))
-        if source is not None and error.location is None:
-            error.add_hint(f"the address is from {source}")
-        raise
 
 
 def _count(n: int | None) -> int | None:

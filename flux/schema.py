@@ -1,4 +1,4 @@
-"""The schema that migrations make, read from a scratch database; and how a database drifts from it."""
+"""The schema that migrations make, read from a scratch database; and the drift from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple
         ]
     )
     by_id = {migration.id: migration for migration in directory.migrations}
-    applied = [by_id[id] for id in state.applied]
+    applied = [by_id[id] for id in state.in_order_of_application(directory.order)]
     wanted = stage.make(_steps(directory, applied) if applied else [])
     with target.backend.reporting("cannot read the catalog"):
         found = target.backend.fingerprint()

@@ -12,8 +12,10 @@ from typing import Any
 
 from flux.config import FluxConfig
 from flux.exceptions import ScratchDatabaseError
-from flux.runner import FluxRunner
 from flux.scratch import ScratchPlace
+from flux.steps import StepRunner
+
+_NAME_ONE = "name a server for them: {}FLUX_SHADOW_URL or shadow_url in the configuration; or {}"
 
 
 @contextmanager
@@ -33,14 +35,31 @@ def scratch_place(
         database = shadow
     elif config.backend == "sqlite" and database is None and not config.names_database:
         database = ":memory:"  # beside any SQLite database is the same place
-    runner = FluxRunner.from_config(config, database)
+    runner = StepRunner.from_config(config, database)
+    hint = _NAME_ONE.format("--shadow-url, ", "say --here")
+    with _place_of(runner, hint=None if shadow or here else hint) as place:
+        yield place
+
+
+@contextmanager
+def scratch_place_beside(target: StepRunner) -> Iterator[ScratchPlace]:
+    """The same for the database that a runner has open. Writes."""
+    shadow = target.config.resolve_shadow_url()
+    runner = target if shadow is None else StepRunner.from_config(target.config, shadow)
+    hint = _NAME_ONE.format("", "prove it elsewhere by `flux test --late`, and give `--allow-late`")
+    with _place_of(runner, hint=None if shadow else hint) as place:
+        yield place
+
+
+@contextmanager
+def _place_of(runner: StepRunner, *, hint: str | None) -> Iterator[ScratchPlace]:
+    """The place beside a database; `hint` says what to do where only a near one will do."""
     with runner.about_address(), runner.backend.scratch_place() as place:
-        if not (shadow or here or place.is_near):
+        if hint is not None and not place.is_near:
             raise ScratchDatabaseError(
                 f"scratch databases would be made on {place.description}, "
                 "which is not this machine's own",
-                hint="name a server for them: --shadow-url, FLUX_SHADOW_URL or shadow_url in the "
-                "configuration; or say --here",
+                hint=hint,
             )
         place.sweep()
         yield place

@@ -410,7 +410,8 @@ def test_post_apply_that_failed_by_itself_stays_to_be_finished(logged: Project) 
             "- migrations/000.sql: 000 is late: it is pending, and 001, which is newer, is "
             "applied\n"
             "  hint: rename it so that it sorts last, as `flux new` would name it; or roll back "
-            "what is newer, and apply again\n",
+            "what is newer, and apply again; or let `flux test --late` prove that their order "
+            "does not matter, and give `--allow-late`\n",
             id="late",
         ),
         pytest.param(

@@ -66,6 +66,8 @@ def test_a_file_that_says_everything(write: Write) -> None:
         apply_repeatable_on_undo = false
         post_apply_on_failure = true
         order = "natural"
+        missing = "allow-newer"
+        late = "prove"
         lock_wait = 0.5
         connect_wait = 30
         database_url = "postgresql://h/db"
@@ -82,6 +84,8 @@ def test_a_file_that_says_everything(write: Write) -> None:
         apply_repeatable_on_undo=False,
         post_apply_on_failure=True,
         order="natural",
+        missing="allow-newer",
+        late="prove",
         lock_wait=0.5,
         connect_wait=30,
         database_url="postgresql://h/db",
@@ -98,6 +102,7 @@ def test_pyproject_says_the_same_in_sections_of_its_own(tmp_path: Path) -> None:
     assert FluxConfig.from_file(path) == FluxConfig(
         backend="postgres",
         migration_directory=str(tmp_path / "migrations"),
+        schema_file=str(tmp_path / "schema.txt"),
         backend_config={"migrations_schema": "app"},
         path=str(path),
     )
@@ -132,7 +137,8 @@ def test_the_migration_directory_counts_from_the_file(
 _BELOW = "hint: a setting such as backend = … stands below the line [flux]"
 _KEYS = (
     "backend, migration_directory, log_level, apply_repeatable_on_undo, post_apply_on_failure, "
-    "order, missing, lock_wait, connect_wait, database_url"
+    "order, missing, late, lock_wait, connect_wait, database_url, "
+    "shadow_url, throwaway_server, require_undo, ignore, schema_file"
 )
 
 
@@ -235,6 +241,10 @@ def test_sections_and_keys(write: Write, text: str, message: str) -> None:
         pytest.param(
             'order = "numeric"',
             """order in [flux] must be one of "text", "natural", not 'numeric'""",
+        ),
+        pytest.param(
+            "late = true",
+            'late in [flux] must be one of "refuse", "allow", "prove", not True',
         ),
         *(
             pytest.param(
@@ -510,13 +520,17 @@ def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, empty: st
 
 def test_repr_shows_no_secret() -> None:
     config = FluxConfig(
-        database_url="postgresql://u:s3kr1t@h/db", backend_config={"token": "s3kr1t"}
+        database_url="postgresql://u:s3kr1t@h/db",
+        shadow_url="postgresql://u:s3kr1t@h/other",
+        backend_config={"token": "s3kr1t"},
     )
     assert repr(config) == (
         "FluxConfig(backend='sqlite', migration_directory='migrations', log_level='INFO', "
         "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', "
-        "missing='refuse', lock_wait=300, connect_wait=0, "
-        "database_url='postgresql://u:***@h/db', backend_config=['token'], path=None, "
+        "missing='refuse', late='refuse', lock_wait=300, connect_wait=0, "
+        "database_url='postgresql://u:***@h/db', shadow_url='postgresql://u:***@h/other', "
+        "throwaway_server=False, require_undo=False, ignore=(), schema_file='schema.txt', "
+        "backend_config=['token'], path=None, "
         "directory=None)"
     )
     assert "s3kr1t" not in f"{config} {[config]}"
@@ -614,8 +628,8 @@ def test_a_program_gives_its_settings(tmp_path: Path) -> None:
             {"nothing_like_it": 1},
             "FLUX: unknown key 'nothing_like_it' in FLUX\n"
             "hint: there are: backend, migration_directory, log_level, apply_repeatable_on_undo, "
-            "post_apply_on_failure, order, missing, lock_wait, connect_wait, database_url, "
-            "backend_config",
+            "post_apply_on_failure, order, missing, late, lock_wait, connect_wait, database_url, "
+            "shadow_url, throwaway_server, require_undo, ignore, schema_file, backend_config",
             id="unlike any",
         ),
     ],

@@ -74,6 +74,7 @@ COMMAND_LINE = {
     "flux",
     "flux.arguments",
     "flux.cli",
+    "flux.console",
     "flux.exit_codes",
     "flux.host",
     "flux.terminal",
@@ -156,6 +157,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.exceptions",
         "flux.failure",
         "flux.journal",
+        "flux.late",
         "flux.log",
         "flux.migration",
         "flux.plan",
@@ -163,6 +165,7 @@ def test_status(directory: Path, applied: bool) -> None:
         "flux.render",
         "flux.results",
         "flux.runner",
+        "flux.steps",
         "flux.statements",
         "flux.transactions",
     }

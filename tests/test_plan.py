@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 
 from flux.directory import MigrationDirectory
 from flux.exceptions import (
     FluxMigrationException,
+    HalfDoneError,
     IrreversibleMigrationError,
     MigrationDirectoryCorruptedError,
     MigrationLoadingError,
     Problem,
     UnknownMigrationError,
 )
+from flux.journal import Direction, Entry
+from flux.late import LateRun
 from flux.migration import (
     AppliedMigration,
+    Late,
     Migration,
     Order,
     Placement,
@@ -33,6 +38,7 @@ from flux.migration import (
 from flux.plan import (
     DatabaseState,
     Plan,
+    Step,
     find_problems,
     newer_than_directory,
     plan_apply,
@@ -154,7 +160,8 @@ _DIVERGENT = (
 _LATE = (
     "{0}.sql: {0} is late: it is pending, and {1}, which is newer, is applied\n"
     "hint: rename it so that it sorts last, as `flux new` would name it; or roll back what is "
-    "newer, and apply again"
+    "newer, and apply again; or let `flux test --late` prove that their order does not matter, "
+    "and give `--allow-late`"
 )
 _MISSING = "{0} is missing: the history has it, and the directory does not\n"
 _RESTORE = (
@@ -218,6 +225,26 @@ def test_a_newer_database_may_be_allowed(
     assert [problem.kind for problem in found] == kinds
 
 
+@pytest.mark.parametrize("late", ["allow", "prove"])
+def test_late_ones_may_be_allowed_and_nothing_else_is(late: Late) -> None:
+    found = find_problems(_directory("a b c d"), _state("b! d e"), late=late)
+    assert [(problem.kind, problem.ids) for problem in found] == [
+        ("divergent", ("b",)),
+        ("missing", ("e",)),
+    ]
+
+
+def _half(direction: Direction, id: str) -> Entry:
+    return Entry(direction, id, 1, "finished", "0" * 64, "SELECT 1", 0, 1)
+
+
+def test_one_that_is_half_applied_is_late_no_more() -> None:
+    """It was decided when it was begun; those that are not begun are late."""
+    state = _state("c")._replace(journal=(_half("apply", "b"),))
+    found = find_problems(_directory("a b c"), state)
+    assert [(problem.kind, problem.ids) for problem in found] == [("late", ("a",))]
+
+
 @pytest.mark.parametrize(
     ("order", "hint"),
     [pytest.param("text", _RESTORE, id="text"), pytest.param("natural", _NEWER, id="natural")],
@@ -273,6 +300,63 @@ def test_plan_apply(
     plan = plan_apply(_directory(files), _state(history), count=count, to=to)
     assert _steps(plan) == steps
     assert not plan.finishes
+
+
+@pytest.mark.parametrize(
+    ("files", "history", "late", "options", "steps"),
+    [
+        pytest.param("a b c d", "b", "", {}, "apply:a>b1 apply:c apply:d", id="before the pending"),
+        pytest.param("a b c d", "d", "", {}, "apply:a>d1 apply:b>d2 apply:c>d3", id="all late"),
+        pytest.param("a b c d", "d", "", {"count": 2}, "apply:a>d1 apply:b>d2", id="two of them"),
+        pytest.param("a b c d", "d", "", {"to": "b"}, "apply:a>d1 apply:b>d2", id="to one"),
+        pytest.param("a b c d", "d", "", {"to": "d"}, "apply:a>d1 apply:b>d2 apply:c>d3",
+                     id="to one that is applied"),
+        pytest.param("a b c d", "c d", "c>d4", {}, "apply:a>d5 apply:b>d6", id="later than others"),
+        pytest.param("a b c d", "d", "c>d4", {}, "apply:a>d1 apply:b>d2 apply:c>d3",
+                     id="a note of one that is not applied means nothing"),
+        pytest.param("a b c", "b", "b>c1", {}, "apply:a>c2 apply:c",
+                     id="after one whose row was taken away by hand"),
+        pytest.param("a b c", None, "", {}, "apply:a apply:b apply:c", id="never touched"),
+        pytest.param("_x a b c", "_x~ b~", "", {}, "apply:a>b1 apply:c", id="of 0.0.3"),
+    ],
+)  # fmt: skip
+def test_late_ones_are_applied_in_order_with_the_others(
+    files: str, history: str | None, late: str, options: dict[str, Any], steps: str
+) -> None:
+    state = _state(history)._replace(late=_late(late))
+    plan = plan_apply(_directory(files), state, late="allow", **options)
+    assert " ".join(_with_late(step) for step in plan.steps) == steps
+
+
+def _late(words: str) -> tuple[LateRun, ...]:
+    """`b>d2`: b was applied after d, as the second of the late ones."""
+    pairs = (word.split(">") for word in words.split())
+    return tuple(LateRun(id, after[:-1], int(after[-1])) for id, after in pairs)
+
+
+def _with_late(step: Step) -> str:
+    late = step.late
+    return f"{step.action}:{step.name}" + (f">{late.after}{late.number}" if late else "")
+
+
+def test_one_that_is_half_applied_comes_before_late_ones() -> None:
+    directory = _directory("a b c d")
+    state = _state("d")._replace(journal=(_half("apply", "c"),))
+    plan = plan_apply(directory, state, late="allow")
+    assert _steps(plan) == "apply:c apply:a apply:b"
+    assert [step.half is not None for step in plan.steps] == [True, False, False]
+    assert _steps(plan_apply(directory, state, late="allow", count=1, to="c")) == "apply:c"
+    error = _error(lambda: plan_apply(directory, state, late="allow", to="b"), HalfDoneError)
+    assert str(error) == (
+        "c is half applied: statement 2 is the next; before anything else is applied, that has to "
+        "be done\nhint: `flux resume` goes on with it"
+    )
+
+
+def test_no_late_one_is_applied_while_one_is_half_undone() -> None:
+    state = _state("b c")._replace(journal=(_half("undo", "c"),))
+    error = _error(lambda: plan_apply(_directory("a b c"), state, late="allow"), HalfDoneError)
+    assert error.hint == "`flux rollback` goes on with it"
 
 
 def test_plan_apply_goes_by_the_order() -> None:
@@ -456,6 +540,37 @@ def test_plan_rollback_goes_by_the_order() -> None:
     state = _state("10_x 8_x 9_x")
     assert _steps(plan_rollback(directory, state, count=2)) == "undo:10_x undo:9_x"
     assert _steps(plan_rollback(directory, state, to="9_x")) == "undo:10_x"
+
+
+@pytest.mark.parametrize(
+    ("late", "target", "steps"),
+    [
+        pytest.param("b>d1", {"count": None}, "undo:b undo:d undo:c undo:a", id="one"),
+        pytest.param("b>d1", {}, "undo:b", id="the last is the late one"),
+        pytest.param("b>c1", {"count": None}, "undo:d undo:b undo:c undo:a", id="a newer since"),
+        pytest.param("b>c1", {"count": 2}, "undo:d undo:b", id="two of them"),
+        pytest.param("b>d2 c>d1", {"count": None}, "undo:b undo:c undo:d undo:a", id="two batches"),
+        pytest.param("a>d1 b>d2", {"count": None}, "undo:b undo:a undo:d undo:c", id="one batch"),
+        pytest.param("b>d1", {"to": "c"}, "undo:b undo:d", id="to one"),
+        pytest.param("b>d1", {"to": "b"}, "", id="to the late one"),
+        pytest.param("b>d1", {"to": "d"}, "undo:b", id="to the newest"),
+        pytest.param("b>d1", {"through": "d"}, "undo:b undo:d", id="through the newest"),
+        pytest.param("b>d1", {"through": "b"}, "undo:b", id="through the late one"),
+        pytest.param("b>x1", {"count": 1}, "undo:b", id="after one that is gone"),
+        pytest.param("x>d1", {"count": 1}, "undo:d", id="a note of one that is not applied"),
+    ],
+)
+def test_what_was_applied_last_is_undone_first(
+    late: str, target: dict[str, Any], steps: str
+) -> None:
+    state = _state("a b c d")._replace(late=_late(late))
+    assert _steps(plan_rollback(_directory("a b c d"), state, **target)) == steps
+
+
+def test_the_order_of_application_heeds_numbers_where_ids_do() -> None:
+    state = _state("8_x 9_x 10_x")._replace(late=_late("8_x>10_x1"))
+    plan = plan_rollback(_directory("8_x 9_x 10_x", order="natural"), state, count=None)
+    assert _steps(plan) == "undo:8_x undo:10_x undo:9_x"
 
 
 def test_repeatables_run_around_a_rollback() -> None:

@@ -237,6 +237,7 @@ database_url = "sqlite:///app.db"
 # connect_wait = 0                   # seconds to wait for a database that is still starting
 # order = "text"                     # or "natural": 10_x after 9_x
 # missing = "refuse"                 # or "allow-newer": start beside a newer database
+# late = "refuse"                    # or "allow", or "prove" that their order does not matter
 # apply_repeatable_on_undo = true    # run pre-apply and post-apply around a rollback, too
 # post_apply_on_failure = false      # run post-apply also when a batch failed
 

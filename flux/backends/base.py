@@ -8,7 +8,7 @@ better informed. `flux.testing` holds the contract as a test suite.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,12 +31,14 @@ from flux.journal import (
     units_of_text,
     without_ended,
 )
+from flux.late import LateRun, read_late
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState
 from flux.statements import MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
 
 if TYPE_CHECKING:
+    from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
     from flux.scratch import ScratchPlace
@@ -179,6 +181,13 @@ class MigrationBackend(Mechanics, ABC):
         """
         raise ScratchDatabaseError(f"the backend {self.name!r} reads no fingerprints")
 
+    def contents(self, without: Collection[Column] = ()) -> Fingerprint:
+        """Which rows there are, by checksums, but flux's own and but some columns. Read-only.
+
+        Called while it is open. Raises `ScratchDatabaseError` where the backend has none.
+        """
+        raise ScratchDatabaseError(f"the backend {self.name!r} makes no checksums of rows")
+
     def scratch_place(self) -> ScratchPlace:
         """Where scratch databases are made beside this database; connects when it is entered.
 
@@ -246,6 +255,7 @@ class MigrationBackend(Mechanics, ABC):
                 for name, value in remembered.items()
                 if name.startswith(_LAST_RUN)
             },
+            late=read_late(remembered.items()),
         )
 
     def is_recorded(self, id: str) -> bool:
@@ -343,6 +353,14 @@ class MigrationBackend(Mechanics, ABC):
         """Note that no batch is under way any more. Writes."""
         with self.reporting("cannot note the end of the batch"), self.transaction():
             self.forget(UNFINISHED[0])
+
+    def note_late(self, runs: Sequence[LateRun], stale: Sequence[LateRun]) -> None:
+        """Note which migrations are about to run late, and forget what is no longer so. Writes."""
+        with self.reporting("cannot note which migrations are late"), self.transaction():
+            for run in stale:
+                self.forget(run.name)
+            for run in runs:
+                self.remember(run.name, run.value)
 
     def forget_runs(self) -> None:
         """Forget the last runs of on-change repeatables, so that all are due again. Writes.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,7 +69,9 @@ from flux.statements import Dialect, MetaCommand, Statement, numbered, split, wo
 
 if TYPE_CHECKING:
     from flux.backends.postgres_scratch import PostgresScratchPlace
+    from flux.contents import Column
     from flux.findings import Finding
+    from flux.fingerprint import Fingerprint
 
 #: Seconds to wait for a pool's second session, before the lock is held without one.
 _STARVED_AFTER = 3.0
@@ -593,6 +595,20 @@ class PostgresBackend(MigrationBackend):
         from flux.backends.postgres_examination import examine
 
         return examine(self)
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything in the catalog but flux's own tables, in one query. Read-only."""
+        from flux.backends import postgres_catalog
+
+        with self.reporting("cannot read the catalog"):
+            return postgres_catalog.read(self)
+
+    def contents(self, without: Collection[Column] = ()) -> Fingerprint:
+        """Which rows there are, by checksums, but flux's own and but some columns. Read-only."""
+        from flux.backends import postgres_contents
+
+        with self.reporting("cannot read the rows"):
+            return postgres_contents.read(self, without)
 
     def scratch_place(self) -> PostgresScratchPlace:
         """The server of this database; connects to this database when it is entered."""

@@ -12,7 +12,7 @@ import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
@@ -30,7 +30,9 @@ from flux.transactions import transaction_problems, unwrap
 
 if TYPE_CHECKING:
     from flux.backends.sqlite_scratch import SQLiteScratchPlace
+    from flux.contents import Column
     from flux.findings import Finding
+    from flux.fingerprint import Fingerprint
 
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_BUSY_TIMEOUT = 30.0
@@ -454,6 +456,20 @@ class SQLiteBackend(MigrationBackend):
         from flux.backends.sqlite_examination import examine
 
         return examine(self.path, self.fetch)
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything in the schema table but flux's own tables. Read-only."""
+        from flux.backends import sqlite_catalog
+
+        with self.reporting("cannot read the schema"):
+            return sqlite_catalog.read(self.fetch, (self.table, self.state_table))
+
+    def contents(self, without: Collection[Column] = ()) -> Fingerprint:
+        """Which rows there are, by checksums, but flux's own and but some columns. Read-only."""
+        from flux.backends import sqlite_contents
+
+        with self.reporting("cannot read the rows"):
+            return sqlite_contents.read(self.fetch, (self.table, self.state_table), without)
 
     def scratch_place(self) -> SQLiteScratchPlace:
         """A directory of this user's own, below the system's for temporary files."""

@@ -18,6 +18,7 @@ from flux.django.host import DjangoHost
 #: The options that `call_command` takes by name.
 _OPTIONS: Final = (
     "all",
+    "allow_late",
     "auto_approve",
     "check",
     "database",
