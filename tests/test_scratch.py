@@ -133,7 +133,7 @@ class Ground:
         )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def ground(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Ground]:
@@ -661,23 +661,27 @@ def test_how_a_database_like_another_is_made(own: dict[str, str], how: str) -> N
     assert _how_to_make({**template1, **own}, template1, lambda text: f"'{text}'") == how
 
 
-def test_icu_for_real(server: PostgresServer) -> None:
-    if server.version < 150000:
-        pytest.skip("databases with ICU came with PostgreSQL 15")
+@pytest.mark.parametrize(
+    ("since", "provider", "locale"),
+    [(15, "icu", "ICU_LOCALE 'de'"), (17, "builtin", "BUILTIN_LOCALE 'C.UTF-8'")],
+)
+def test_providers_for_real(server: PostgresServer, since: int, provider: str, locale: str) -> None:
+    if server.version < since * 10000:
+        pytest.skip(f"databases with the provider {provider} came with PostgreSQL {since}")
     with closing(server.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')")
-        if cursor.fetchone() != (True,):
-            not_in_the_server("this server was built without ICU")
-        cursor.execute(
-            "CREATE DATABASE model TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu "
-            "ICU_LOCALE 'de' LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
+        try:
+            cursor.execute(
+                "CREATE DATABASE model TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' "
+                f"LC_CTYPE 'C' LOCALE_PROVIDER {provider} {locale}"
+            )
+        except psycopg2.errors.FeatureNotSupported as error:
+            not_in_the_server(str(error))
         try:
             model = postgres_backend(server.url("model"))
             with model.scratch_place() as place, place.database() as address:
                 name = psycopg2.extensions.parse_dsn(address)["dbname"]
                 cursor.execute(f"SELECT datlocprovider FROM pg_database WHERE datname = '{name}'")
-                assert cursor.fetchall() == [("i",)]
+                assert cursor.fetchall() == [(provider[0],)]
         finally:
             cursor.execute("DROP DATABASE model WITH (FORCE)")
 
