@@ -6,6 +6,7 @@ Results go to standard output; errors, waits and progress to standard error.
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from flux.arguments import Arguments
 from flux.terminal import palette_for
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from flux.progress import Pace, Progress
     from flux.results import Event
     from flux.runner import FluxRunner
+    from flux.steps import StepRunner
 
 
 def load_config(arguments: Arguments) -> FluxConfig:
@@ -44,7 +46,25 @@ def open_runner(arguments: Arguments, on_done: Callable[[Event], None] | None = 
     keep_output_clean(arguments)
     database = arguments.host.database(arguments)
     on_event = listener(arguments, config, on_done)
-    return FluxRunner.from_config(config, database, on_event=on_event)
+    runner = FluxRunner.from_config(config, database, on_event=on_event)
+    runner.on_scratch = partial(_let_interrupt, arguments)
+    return runner
+
+
+def _let_interrupt(arguments: Arguments, scratch: StepRunner) -> None:
+    """Let Ctrl-C end at once what runs in a scratch database, and what comes after it."""
+    if not scratch.backend.cancellable:
+        return
+    from flux.interruption import Interruptible
+
+    steps = Interruptible(scratch.backend.cancel, arguments.abandon)
+
+    def call(act: Callable[[], None]) -> None:
+        steps(act)
+        if steps.was_interrupted:
+            raise KeyboardInterrupt
+
+    scratch.call = call
 
 
 def keep_output_clean(arguments: Arguments) -> None:

@@ -19,6 +19,7 @@ from flux.fingerprint import Difference, Fingerprint, compare
 from flux.migration import Migration, Order, sort_key
 from flux.plan import DatabaseState, Plan, Step
 from flux.rehearsal import Rehearsal, Stage
+from flux.results import Event
 from flux.row_work import ANYTHING, RowWork, columns_of, row_work, tables_at_stake
 from flux.shadow import scratch_place_beside
 from flux.steps import StepRunner
@@ -79,6 +80,7 @@ def prove_beside(
     directory: MigrationDirectory,
     applied: Sequence[str],
     late: Sequence[str],
+    on_event: Callable[[Event], None],
     on_runner: Callable[[StepRunner], None],
 ) -> LateProof:
     """`prove_late` for an open database, in scratch databases at the place that is for them.
@@ -87,7 +89,7 @@ def prove_beside(
     """
     config = target.config._replace(backend=target.backend.name or target.config.backend)
     with scratch_place_beside(target) as place:
-        return prove_late(Stage(config, directory, place, None, on_runner), applied, late)
+        return prove_late(Stage(config, directory, place, on_event, on_runner), applied, late)
 
 
 def prove_late(stage: Stage, applied: Sequence[str], late: Sequence[str]) -> LateProof:

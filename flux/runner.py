@@ -265,10 +265,17 @@ class FluxRunner(StepRunner):
         are = f"{late[0]} is" if len(late) == 1 else f"{', '.join(late)} are"
         message = f"proving in scratch databases that it does not matter that {are} late"
         self._emit(Event("wait", message=message))
-        proof = prove_beside(self, self.directory, applied, late, self.on_scratch)
+        proof = prove_beside(
+            self, self.directory, applied, late, self._tell_of_scratch, self.on_scratch
+        )
         if not proof.is_proven:
             refuse([unproven(plan, late, str(proof))])
         self._proven = self._claim(plan)
+
+    def _tell_of_scratch(self, event: Event) -> None:
+        """Pass on what is told of a scratch database, but for steps: those are of no batch."""
+        if event.kind not in ("start", "done"):
+            self._emit(event)
 
     def _is_proven(self, plan: Plan) -> bool:
         """Whether nothing is left to be proven of a plan."""
