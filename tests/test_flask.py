@@ -311,6 +311,11 @@ def test_every_setting_of_the_file_has_its_name(app: Any) -> None:
         FLUX_LOCK_WAIT=7,
         FLUX_CONNECT_WAIT=8,
         FLUX_DATABASE_URL="postgresql://u:p@localhost/shop",
+        FLUX_SHADOW_URL="postgresql://u:p@localhost/other",
+        FLUX_THROWAWAY_SERVER=True,
+        FLUX_REQUIRE_UNDO=True,
+        FLUX_IGNORE=["audit.*"],
+        FLUX_SCHEMA_FILE="db/schema.txt",
         FLUX_BACKEND_CONFIG={"migrations_schema": "flux"},
     )
     Flux(app)
@@ -332,6 +337,11 @@ def test_every_setting_of_the_file_has_its_name(app: Any) -> None:
         lock_wait=7,
         connect_wait=8,
         database_url="postgresql://u:p@localhost/shop",
+        shadow_url="postgresql://u:p@localhost/other",
+        throwaway_server=True,
+        require_undo=True,
+        ignore=("audit.*",),
+        schema_file=os.path.join(app.root_path, "db/schema.txt"),
         backend_config={"migrations_schema": "flux"},
         directory=app.root_path,
     )

@@ -120,7 +120,11 @@ def postgres_stage(server: PostgresServer) -> Iterator[Stage]:
             yield Stage(config, MigrationDirectory("migrations"), place)
 
 
-@pytest.mark.parametrize("mutation", POSTGRES, ids=[mutation.id for mutation in POSTGRES])
+#: But for the case that drops PL/pgSQL, in which flux's own markers are written.
+THROUGH_FLUX = [mutation for mutation in POSTGRES if "EXTENSION plpgsql" not in mutation.setup]
+
+
+@pytest.mark.parametrize("mutation", THROUGH_FLUX, ids=[mutation.id for mutation in THROUGH_FLUX])
 def test_postgres_by_flux_test(
     server: PostgresServer, postgres_stage: Stage, mutation: Mutation
 ) -> None:
