@@ -338,11 +338,11 @@ def _loading_error(problems: list[Problem]) -> MigrationLoadingError:
 
 def _read_migration(path: str, id: str, files: _Files, importable: Importable) -> Migration:
     if id in files.sql:
-        script = _read_sql(os.path.join(path, files.sql[id]))
+        script = read_sql(os.path.join(path, files.sql[id]))
         if id not in files.undo:
             return Migration(id, script)
         undo_path = os.path.join(path, files.undo[id])
-        return Migration(id, script, lambda: _read_sql(undo_path))
+        return Migration(id, script, lambda: read_sql(undo_path))
     module = run_python(os.path.join(path, files.python[id]), importable)
     script = module.script("apply")
     if not module.has("undo"):
@@ -380,7 +380,7 @@ def _read_placement(
 
     def read_one(id: str) -> Repeatable:
         if id in files.sql:
-            return Repeatable(id, placement, _read_sql(os.path.join(path, files.sql[id])))
+            return Repeatable(id, placement, read_sql(os.path.join(path, files.sql[id])))
         module = run_python(os.path.join(path, files.python[id]), importable)
         if module.has("undo"):
             raise MigrationLoadingError(
@@ -402,7 +402,8 @@ def _read_placement(
     return tuple(sorted(found, key=lambda repeatable: key(repeatable.id)))
 
 
-def _read_sql(path: str) -> Script:
+def read_sql(path: str) -> Script:
+    """Read a file of SQL. Raises `MigrationLoadingError`."""
     raw = _read_text(path)
     if marker := _DOWN_MARKER.search(raw):
         raise MigrationLoadingError(

@@ -10,10 +10,19 @@ from functools import partial
 from typing import NamedTuple
 
 from flux import python_file
-from flux.directory import TESTS, MigrationDirectory, list_ids, loading_problems, run_python
+from flux.directory import (
+    TESTS,
+    MigrationDirectory,
+    list_ids,
+    loading_problems,
+    read_sql,
+    run_python,
+)
 from flux.exceptions import Location, MigrationLoadingError, Problem
 from flux.migration import Repeatable
 from flux.python_file import PythonFile
+
+_SETUP = "_setup"
 
 
 class Hooks(NamedTuple):
@@ -51,6 +60,22 @@ def read(directory: MigrationDirectory, project_directory: str) -> dict[str, Hoo
     if problems:
         raise MigrationLoadingError.of(tuple(problems), f"{len(problems)} problems in {folder}")
     return found
+
+
+def read_setup(directory: MigrationDirectory, project_directory: str) -> Repeatable | None:
+    """What scratch databases begin with: `tests/_setup.sql`, or a `_setup.py` with `apply()`.
+
+    It makes what is there before the first migration, by others. None where there is no such
+    file. Raises `MigrationLoadingError`.
+    """
+    importable = partial(python_file.importable, project_directory, directory.path)
+    path = os.path.join(directory.path, TESTS, _SETUP)
+    if os.path.isfile(f"{path}.sql"):
+        return Repeatable(_SETUP, TESTS, read_sql(f"{path}.sql"))
+    if os.path.isfile(f"{path}.py"):
+        with importable():
+            return Repeatable(_SETUP, TESTS, run_python(f"{path}.py", importable).script("apply"))
+    return None
 
 
 def _refuse(id: str, path: str, known: set[str]) -> None:

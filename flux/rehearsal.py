@@ -12,6 +12,7 @@ from flux.config import FluxConfig
 from flux.directory import MigrationDirectory
 from flux.exceptions import MigrationLoadingError, Problem, ScratchDatabaseError
 from flux.fingerprint import Fingerprint
+from flux.hooks import read_setup
 from flux.migration import Migration, Script
 from flux.plan import Step
 from flux.results import Event
@@ -33,14 +34,19 @@ class Stage(NamedTuple):
 
     @contextmanager
     def rehearsal(self) -> Iterator[Rehearsal]:
-        """One scratch database, empty but for flux's own tables; dropped at the end. Writes."""
+        """One scratch database, with what `tests/_setup` makes; dropped at the end. Writes."""
         with (
             self.place.database() as address,
             StepRunner.from_config(self.config, address, on_event=self.on_event) as runner,
         ):
             self.on_runner(runner)
             with runner.stepping() as run:
-                yield Rehearsal(runner.backend, run, self.config.throwaway_server)
+                rehearsal = Rehearsal(runner.backend, run, self.config.throwaway_server)
+                setup = read_setup(self.directory, self.config.project_directory)
+                if setup is not None:
+                    rehearsal.check([Step("run", setup)])
+                    rehearsal.run(Step("run", setup))
+                yield rehearsal
 
     def make(self, steps: Sequence[Step]) -> Fingerprint:
         """What steps make of an empty database. Raises what `Rehearsal` raises."""

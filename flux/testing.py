@@ -30,8 +30,9 @@ from flux.config import FluxConfig
 from flux.contract import BackendContract
 from flux.directory import MigrationDirectory
 from flux.exceptions import FluxMigrationException, ScratchDatabaseError
-from flux.migration import Script
-from flux.plan import find_migration
+from flux.hooks import read_setup
+from flux.migration import Repeatable, Script
+from flux.plan import Step, find_migration
 from flux.results import BatchResult
 from flux.runner import FluxRunner
 from flux.scratch import ScratchPlace
@@ -165,6 +166,11 @@ class ScratchDatabases:
             project_directory=self.config.project_directory,
         )
 
+    @cached_property
+    def _setup(self) -> Repeatable | None:
+        """What each database begins with, read once."""
+        return read_setup(self.directory, self.config.project_directory)
+
     @contextmanager
     def database(self, to: str | None = None) -> Iterator[Database]:
         """A database with all migrations applied, or those up to `to`; dropped at the end. Writes.
@@ -186,10 +192,12 @@ class ScratchDatabases:
         with self._dropped(url) as stack:
             runner = FluxRunner.from_config(self.config, url, directory=self.directory)
             if not self._is_checked:  # once; all undoes are read for it
-                scripts = (*_scripts(self.directory), *_undoes(self.directory))
+                scripts = (*self._scripts(self.directory), *_undoes(self.directory))
                 self._refuse_reaching(runner.backend, scripts)
                 self._is_checked = True
             stack.enter_context(runner)
+            if to is None:
+                self._set_up(runner)
             yield MigrationSteps(runner, url, stack)
 
     @contextmanager
@@ -204,14 +212,15 @@ class ScratchDatabases:
     def _clone(self, to: str | None) -> str:
         """Copy the template of all migrations, or of those up to `to`; its address."""
         directory = self.directory if to is None else _up_to(self.directory, to)
-        key = template_key(self.config, directory)
+        key = template_key(self.config, directory, self._setup)
         if key in self._failed:
             raise self._failed[key]
         project = os.path.realpath(self.config.migration_directory)
 
         def build(url: str) -> None:
             with FluxRunner.from_config(self.config, url, directory=directory) as runner:
-                self._refuse_reaching(runner.backend, _scripts(directory))
+                self._refuse_reaching(runner.backend, self._scripts(directory))
+                self._set_up(runner)
                 runner.apply_migrations()
 
         try:
@@ -221,6 +230,19 @@ class ScratchDatabases:
         except FluxMigrationException as error:
             self._failed[key] = error
             raise
+
+    def _set_up(self, runner: FluxRunner) -> None:
+        if self._setup is not None:
+            with runner.stepping() as run:
+                run(Step("run", self._setup))
+
+    def _scripts(self, directory: MigrationDirectory) -> Iterator[Script]:
+        """What is run to make a database with all migrations."""
+        setup = [self._setup] if self._setup is not None else []
+        for repeatable in (*setup, *directory.pre_apply, *directory.post_apply):
+            yield repeatable.script
+        for migration in directory.migrations:
+            yield migration.script
 
     def _refuse_reaching(self, backend: MigrationBackend, scripts: Iterable[Script]) -> None:
         """Refuse what would change more than the database, unless that does not matter."""
@@ -233,14 +255,19 @@ class ScratchDatabases:
             )
 
 
-def template_key(config: FluxConfig, directory: MigrationDirectory) -> str:
+def template_key(
+    config: FluxConfig, directory: MigrationDirectory, setup: Repeatable | None = None
+) -> str:
     """Forty letters and digits that stand for all that makes a template what it is. Pure.
 
-    Those are the migrations and the repeatables with their order, flux's version, and the backend
-    with its settings. What a Python migration imports is seen only where it gives its text.
+    Those are the migrations and the repeatables with their order, the setup before them, flux's
+    version, and the backend with its settings. What a Python migration imports is seen only where
+    it gives its text.
     """
     parts: list[object] = [flux.__version__, config.backend, sorted(config.backend_config.items())]
+    setups = [setup] if setup is not None else []
     named = [
+        *(("setup", one.name, one.script) for one in setups),
         *(("migration", one.id, one.script) for one in directory.migrations),
         *(("run", one.name, one.script) for one in (*directory.pre_apply, *directory.post_apply)),
     ]
@@ -253,14 +280,6 @@ def _up_to(directory: MigrationDirectory, id: str) -> MigrationDirectory:
     ids = [migration.id for migration in directory.migrations]
     find_migration(id, ids, "on disk")
     return directory._replace(migrations=directory.migrations[: ids.index(id) + 1])
-
-
-def _scripts(directory: MigrationDirectory) -> Iterator[Script]:
-    """What a batch of all migrations runs."""
-    for repeatable in (*directory.pre_apply, *directory.post_apply):
-        yield repeatable.script
-    for migration in directory.migrations:
-        yield migration.script
 
 
 def _undoes(directory: MigrationDirectory) -> Iterator[Script]:

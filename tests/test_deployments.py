@@ -368,3 +368,85 @@ def test_the_workflow_on_a_wrong_migration(
     add_migration(directory, sql)
     (directory / "migrations" / "20990101_001_more.undo.sql").write_text(undo, "utf-8")
     assert run_steps("try", directory, postgres_database) == codes
+
+
+# Workflows that test migrations -----------------------------------------------------------------
+
+PROVING = read("github-actions/test.yml")["jobs"]["test"]
+GITLAB = read("gitlab-ci/test.yml")["test-migrations"]
+#: The commands of each, but for those that install.
+COMMANDS = {
+    "github": [step["run"] for step in PROVING["steps"] if "run" in step],
+    "gitlab": [*GITLAB["before_script"], *GITLAB["script"]],
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [("github-workflows", "github-actions/test.yml"), ("gitlab-ci", "gitlab-ci/test.yml")],
+)
+def test_the_test_workflows_are_accepted(schema: str, path: str) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "check_jsonschema"),
+            *("--builtin-schema", f"vendor.{schema}", EXAMPLES / path),
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANGS_AFTER,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_both_workflows_run_the_same() -> None:
+    assert COMMANDS["github"] == COMMANDS["gitlab"]
+    for variable in ("FLUX_DATABASE_URL", "FLUX_SHADOW_URL"):
+        assert GITLAB["variables"][variable] == (
+            f"postgresql://postgres:{GITLAB['variables']['POSTGRES_PASSWORD']}"
+            f"@{GITLAB['services'][0]['alias']}:5432/postgres"
+        )
+
+
+@not_on_windows
+@pytest.mark.parametrize(
+    ("sql", "undo", "codes"),
+    [
+        pytest.param("", "", [0, 0, 0, 0], id="all is well"),
+        pytest.param("CREATE TABLE more ()", "DROP TABLE more", [0, 0, 1], id="old schema file"),
+        pytest.param("CREATE TABLE more ()", "SELECT 1", [0, 1], id="forgetful undo"),
+    ],
+)
+def test_the_test_workflow(
+    directory: Path, postgres_database: Postgres, sql: str, undo: str, codes: list[int]
+) -> None:
+    """Its commands run until one fails; what is wrong decides which."""
+    env = flux_environment({"FLUX_DATABASE_URL": postgres_database.url})
+    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
+
+    def run(command: str) -> int:
+        return subprocess.run(
+            ["bash", "-e", "-c", command],
+            cwd=directory,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=HANGS_AFTER,
+            check=False,
+        ).returncode
+
+    assert run("flux schema --write") == 0
+    (directory / "test_it.py").write_text(
+        "def test_it(flux_database):\n    assert flux_database.connect()\n", "utf-8"
+    )
+    if sql:
+        add_migration(directory, sql)
+        (directory / "migrations" / "20990101_001_more.undo.sql").write_text(undo, "utf-8")
+    found = []
+    for command in COMMANDS["github"]:
+        if not command.startswith("pip install "):
+            found.append(run(command))
+            if found[-1]:
+                break
+    assert found == codes
+    assert (directory / "report.xml").exists()

@@ -104,6 +104,20 @@ def test_json(sqlite_project: DjangoProject) -> None:
     assert [migration["state"] for migration in status["migrations"]] == ["applied"]
 
 
+def test_proofs(project: DjangoProject) -> None:
+    """`test`, `schema` and `drift`, beside tables that Django makes."""
+    project.add(BOOKS)
+    project.add({"tests/_setup.sql": "CREATE TABLE auth_user (id integer PRIMARY KEY);"})
+    for arguments in (["test"], ["test", "--only", "001_book"], ["schema"]):
+        result = project.manage("flux", *arguments)
+        assert result.code == 0, result
+    project.manage("migrate")
+    project.manage("flux", "apply", "-y")
+    ignored = ["*auth*", "*django*", "*shop*", "*sequence*"]
+    result = project.manage("flux", "drift", *(f"--ignore={pattern}" for pattern in ignored))
+    assert (result.code, result.err) == (0, ""), result
+
+
 def test_new(sqlite_project: DjangoProject) -> None:
     """A migration is written into the directory that the settings name."""
     sqlite_project.configure('FLUX = {"migration_directory": "sql"}')

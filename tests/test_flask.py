@@ -233,6 +233,13 @@ def test_apply_and_roll_back(project: FlaskProject) -> None:
     assert project.succeed("flux", "plan", "--sql").startswith("apply  001_runs")
 
 
+def test_proofs(project: FlaskProject) -> None:
+    assert project.succeed("flux", "test", "--only", "001_runs").endswith("1 proven\n")
+    assert "table " in project.succeed("flux", "schema")
+    project.succeed("flux", "apply")
+    assert project.succeed("flux", "drift").startswith("no drift")
+
+
 def test_output_and_exit_codes_are_those_of_flux(
     sqlite_project: FlaskProject, run_flux: FluxProcess
 ) -> None:

@@ -314,6 +314,29 @@ def test_hooks_are_no_migrations(project: Project) -> None:
     assert "tests" not in project.run("doctor").out
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("_setup.sql", "CREATE TABLE others (id integer PRIMARY KEY);"),
+        ("_setup.py", "def apply():\n    return 'CREATE TABLE others (id integer PRIMARY KEY)'\n"),
+    ],
+)
+def test_what_others_make_is_there_before(any_project: Project, name: str, content: str) -> None:
+    """`tests/_setup` runs first in each scratch database; drift knows it as well."""
+    any_project.add(
+        {
+            "001_mine.sql": "CREATE TABLE mine (other integer REFERENCES others (id));\n"
+            "CREATE VIEW both_of_them AS SELECT id FROM others;\n",
+            "001_mine.undo.sql": "DROP VIEW both_of_them;\nDROP TABLE mine;\n",
+            f"tests/{name}": content,
+        }
+    )
+    assert told(any_project.succeed("test"))[-1] == "1 proven"
+    any_project.query("CREATE TABLE others (id integer PRIMARY KEY)")
+    any_project.succeed("apply")
+    assert "no drift" in any_project.succeed("drift")
+
+
 # What reaches beyond ------------------------------------------------------------------------
 
 

@@ -309,3 +309,20 @@ def test_the_types_are_those_that_are_given(project: Project, monkeypatch: Any) 
         assert type(database) is Database
         assert type(steps) is MigrationSteps
         assert steps.connection is steps.connection
+
+
+def test_what_others_make_is_there_before(own: Project) -> None:
+    """`tests/_setup` runs in both kinds, and a change of it makes another template."""
+    setup = "migrations/tests/_setup.sql"
+    own.write(setup, "CREATE TABLE others (id integer PRIMARY KEY);\n")
+    own.add({"004_mine.sql": "CREATE TABLE mine (other integer REFERENCES others (id));\n"})
+    count = "SELECT count(*) FROM others"
+    with ScratchDatabases("flux.toml") as databases:
+        with databases.database() as database:
+            assert rows(database, count) == [(0,)]
+        with databases.steps() as steps:
+            assert rows(steps, count) == [(0,)]
+            steps.to("004_mine")
+    own.write(setup, "CREATE TABLE others (id integer PRIMARY KEY); INSERT INTO others VALUES (1)")
+    with ScratchDatabases("flux.toml") as databases, databases.database() as database:
+        assert rows(database, count) == [(1,)]

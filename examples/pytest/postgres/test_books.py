@@ -6,6 +6,5 @@ from psycopg2.extensions import connection as Connection
 def test_a_book_is_added_to_an_empty_shelf(connection: Connection, title: str) -> None:
     cursor = connection.cursor()
     cursor.execute("INSERT INTO books (title) VALUES (%s)", (title,))
-    connection.commit()
     cursor.execute("SELECT title FROM books")
     assert cursor.fetchall() == [(title,)]

@@ -22,16 +22,27 @@ _OPTIONS: Final = (
     "auto_approve",
     "check",
     "database",
+    "here",
+    "ignore",
     "json",
+    "junit",
+    "late",
+    "live",
     "lock_wait",
+    "only",
     "post",
     "pre",
+    "require_undo",
     "retry",
+    "shadow_url",
+    "since",
     "skip",
     "sql",
+    "throw_away_server",
     "to",
     "traceback",
     "wait",
+    "write",
 )
 
 
@@ -111,6 +122,8 @@ def _words(options: Mapping[str, Any]) -> Iterator[str]:
         option, value = f"--{name.replace('_', '-')}", options.get(name)
         if value is True:
             yield option
+        elif isinstance(value, list | tuple):  # one that may be given again
+            yield from (f"{option}={one}" for one in value)
         elif value is not None and value is not False:
             yield f"{option}={value}"
 
