@@ -22,8 +22,9 @@ _EPILOG = """\
 exit codes:
   0  done, or nothing to do           3  status --check, and something is pending
   1  it failed, or was declined       4  history and directory disagree
-  2  the command line or the          5  another process held the lock for too long
-     configuration is wrong         130, 143  interrupted
+  2  the command line or the             (drift: database and migrations do)
+     configuration is wrong           5  another process held the lock for too long
+                                    130, 143  interrupted
 """
 
 

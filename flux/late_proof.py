@@ -17,8 +17,8 @@ from flux.exceptions import MigrationApplyError, ScratchDatabaseError
 from flux.findings import listed
 from flux.fingerprint import Difference, Fingerprint, compare
 from flux.migration import Migration, Order, sort_key
-from flux.plan import DatabaseState, Plan, Step
-from flux.rehearsal import Rehearsal, Stage
+from flux.plan import DatabaseState, Plan
+from flux.rehearsal import Rehearsal, Stage, one_batch
 from flux.results import Event
 from flux.row_work import ANYTHING, RowWork, columns_of, row_work, tables_at_stake
 from flux.shadow import scratch_place_beside
@@ -134,11 +134,7 @@ def _apply_all(
 
     The scripts around a batch are those of today, and may need what the last migration makes.
     """
-    steps = [
-        *(Step("run", repeatable) for repeatable in directory.pre_apply),
-        *(Step("apply", migration) for migration in migrations),
-        *(Step("run", repeatable) for repeatable in directory.post_apply),
-    ]
+    steps = one_batch(directory, migrations)
     rehearsal.check(steps)
     for step in steps:
         rehearsal.run(step)

@@ -100,6 +100,15 @@ class Rehearsal(NamedTuple):
         ]
 
 
+def one_batch(directory: MigrationDirectory, migrations: Sequence[Migration]) -> list[Step]:
+    """The steps that apply these migrations in one batch, with the repeatables around it. Pure."""
+    return [
+        *(Step("run", repeatable) for repeatable in directory.pre_apply),
+        *(Step("apply", migration) for migration in migrations),
+        *(Step("run", repeatable) for repeatable in directory.post_apply),
+    ]
+
+
 def _scripts(step: Step) -> list[Script]:
     """All that a step's subject may run: a migration's undo, too."""
     subject = step.subject

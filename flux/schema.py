@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flux.directory import MigrationDirectory
 from flux.fingerprint import Difference, Fingerprint, compare
-from flux.migration import Migration
-from flux.plan import Step, find_problems, refuse
-from flux.rehearsal import Stage
+from flux.plan import find_problems, refuse
+from flux.rehearsal import Stage, one_batch
 from flux.runner import FluxRunner
 
 #: The first line of a schema's text.
@@ -20,7 +18,7 @@ def made_by_migrations(stage: Stage) -> Fingerprint:
 
     Raises what `Stage.make` raises.
     """
-    return stage.make(_steps(stage.directory, stage.directory.migrations))
+    return stage.make(one_batch(stage.directory, stage.directory.migrations))
 
 
 def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple[Difference, ...]:
@@ -41,7 +39,7 @@ def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple
     )
     by_id = {migration.id: migration for migration in directory.migrations}
     applied = [by_id[id] for id in state.in_order_of_application(directory.order)]
-    wanted = stage.make(_steps(directory, applied) if applied else [])
+    wanted = stage.make(one_batch(directory, applied) if applied else [])
     with target.backend.reporting("cannot read the catalog"):
         found = target.backend.fingerprint()
     return compare(wanted.without(ignore), found.without(ignore))
@@ -50,11 +48,3 @@ def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple
 def text_of(fingerprint: Fingerprint) -> str:
     """A schema as the text that is kept under version control."""
     return "\n".join([HEADING, "", *fingerprint.lines(), ""])
-
-
-def _steps(directory: MigrationDirectory, migrations: Sequence[Migration]) -> list[Step]:
-    return [
-        *(Step("run", repeatable) for repeatable in directory.pre_apply),
-        *(Step("apply", migration) for migration in migrations),
-        *(Step("run", repeatable) for repeatable in directory.post_apply),
-    ]

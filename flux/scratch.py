@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
 
+from flux.exceptions import Problem
 from flux.fingerprint import Fingerprint
+from flux.migration import Script
+from flux.statements import Dialect, SplitError, Statement, split
 
 #: What the names of scratch databases begin with, and of templates, and of what becomes one.
 SCRATCH, TEMPLATE, BUILDING = "flux_scratch_", "flux_template_", "flux_building_"
@@ -158,3 +161,29 @@ def _base36(number: int) -> str:
         number, digit = divmod(number, 36)
         digits = _DIGITS[digit] + digits
     return digits or "0"
+
+
+def reaching(
+    script: Script,
+    dialect: Dialect,
+    reach_of: Callable[[str], str | None],
+    *,
+    to: str,
+    hint: str,
+) -> list[Problem]:
+    """A problem for each statement of a script of which `reach_of` says what reaches out. Pure."""
+    try:
+        pieces = split(script.text or "", dialect)
+    except SplitError:
+        return []  # which is told elsewhere
+    return [
+        Problem(
+            "reaches-beyond",
+            (),
+            f"{what} reaches beyond the database, to {to}",
+            hint,
+            script.location(piece.start),
+        )
+        for piece in pieces
+        if isinstance(piece, Statement) and (what := reach_of(piece.text))
+    ]

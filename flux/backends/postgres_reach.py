@@ -13,7 +13,8 @@ from typing import Final
 
 from flux.exceptions import Problem
 from flux.migration import Script
-from flux.statements import SplitError, Statement, Token, split, tokens, words
+from flux.scratch import reaching
+from flux.statements import SplitError, Token, tokens, words
 
 HINT: Final = (
     "where nothing on the server matters, say so: --throw-away-server, or "
@@ -34,23 +35,7 @@ _BEFORE_STATEMENT: Final = frozenset({";", "BEGIN", "THEN", "ELSE", "LOOP"})
 
 def find_reaching(script: Script) -> list[Problem]:
     """A problem for each statement that reaches beyond the database. Pure."""
-    if script.text is None:
-        return []
-    try:
-        pieces = split(script.text, "postgres")
-    except SplitError:
-        return []  # which is told elsewhere
-    return [
-        Problem(
-            "reaches-beyond",
-            (),
-            f"{what} reaches beyond the database, to the whole server",
-            HINT,
-            script.location(piece.start),
-        )
-        for piece in pieces
-        if isinstance(piece, Statement) and (what := reach_of(piece.text))
-    ]
+    return reaching(script, "postgres", reach_of, to="the whole server", hint=HINT)
 
 
 def reach_of(sql: str) -> str | None:

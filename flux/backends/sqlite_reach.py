@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flux.exceptions import Problem
 from flux.migration import Script
-from flux.statements import SplitError, Statement, split, tokens
+from flux.scratch import reaching
+from flux.statements import tokens
 
 HINT = (
     "where the other file does not matter, say so: --throw-away-server, or "
@@ -14,23 +15,7 @@ HINT = (
 
 def find_reaching(script: Script) -> list[Problem]:
     """A problem for each statement that opens or writes another file. Pure."""
-    if script.text is None:
-        return []
-    try:
-        pieces = split(script.text, "sqlite")
-    except SplitError:
-        return []  # which is told elsewhere
-    return [
-        Problem(
-            "reaches-beyond",
-            (),
-            f"{what} reaches beyond the database, to another file",
-            HINT,
-            script.location(piece.start),
-        )
-        for piece in pieces
-        if isinstance(piece, Statement) and (what := reach_of(piece.text))
-    ]
+    return reaching(script, "sqlite", reach_of, to="another file", hint=HINT)
 
 
 def reach_of(sql: str) -> str | None:
