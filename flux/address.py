@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from flux.exceptions import InvalidConfigurationError
 
@@ -179,6 +179,28 @@ def libpq_address(address: str) -> str:
 def keyword(name: str, value: str) -> str:
     """`name='value'` as it stands in libpq's keyword strings."""
     return f"{name}='" + re.sub(r"(['\\])", r"\\\1", value) + "'"
+
+
+def libpq_url(parameters: Mapping[str, Any]) -> str:
+    """The URL that these parameters of libpq make; what has no place before its `?` is behind it.
+
+    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+    """
+    from urllib.parse import quote, urlencode
+
+    rest = {name: str(value) for name, value in parameters.items() if value not in (None, "")}
+    user = host = ""
+    if "user" in rest:
+        user = quote(rest.pop("user"), safe="")
+        if "password" in rest:
+            user += ":" + quote(rest.pop("password"), safe="")
+        user += "@"
+    port = rest.get("port", "")
+    if re.fullmatch(r"[\w.-]+", rest.get("host", ""), re.ASCII) and re.fullmatch(r"\d*", port):
+        host = rest.pop("host") + (f":{rest.pop('port')}" if port else "")
+    database = quote(rest.pop("dbname", ""), safe="")
+    more = f"?{urlencode(rest, quote_via=quote)}" if rest else ""
+    return f"postgresql://{user}{host}/{database}{more}"
 
 
 def has_timeout(address: str) -> bool:

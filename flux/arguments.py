@@ -258,6 +258,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     what.add_argument(
         "--check", action="store_true", help="fail where the schema file is out of date"
     )
+    _add_ignore(schema)
     _add_scratch(schema)
     _add_json(schema)
 
@@ -267,13 +268,7 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
         "drift --ignore 'extension *'",
     )
     _add_database(drift, host)
-    drift.add_argument(
-        "--ignore",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="leave out what has such a name, as audit.*; may be given again",
-    )
+    _add_ignore(drift)
     _add_scratch(drift)
     _add_json(drift)
 
@@ -336,6 +331,16 @@ def _add_database(command: argparse.ArgumentParser, host: Host) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="how long to wait for a database that is still starting; default: 0",
+    )
+
+
+def _add_ignore(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out what has such a name, as audit.*; may be given again",
     )
 
 

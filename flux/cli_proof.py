@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flux import directory as directories
 from flux import files, hooks, render_proof, schema
 from flux.console import keep_output_clean, listener, load_config, open_runner, print_json
+from flux.exceptions import FluxMigrationException, InvalidConfigurationError
 from flux.exit_codes import DISAGREES, DONE, FAILED
 from flux.interruption import Interruptible
 from flux.plan import find_migration
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 def test(arguments: Arguments) -> int:
     """Prove migrations, or that it does not matter that some are late."""
-    return _test_late(arguments) if arguments.proves_late else _test_undoes(arguments)
+    if not arguments.proves_late:
+        return _test_undoes(arguments)
+    if arguments.junit is not None or arguments.require_undo:
+        raise InvalidConfigurationError("--junit and --require-undo are not for --late")
+    return _test_late(arguments)
 
 
 def _test_late(arguments: Arguments) -> int:
@@ -65,19 +70,14 @@ def _test_undoes(arguments: Arguments) -> int:
     found = hooks.read(directory, config.project_directory)
     palette = palette_for(sys.stdout)
     proofs: list[Proof] = []
-    with _stage(arguments, config, directory) as stage:
+    with _report(arguments.junit, proofs), _stage(arguments, config, directory) as stage:
         for proof in prove(stage, found, chosen):
             proofs.append(proof)
             arguments.line.clear()
             if not arguments.json:
                 text = render_proof.proof_text(proof, palette)
                 print(arguments.host.spell(text), flush=True)
-    failures = [_failure_of(proof, config) for proof in proofs]
-    if arguments.junit is not None:
-        from flux import junit
-
-        files.write(arguments.junit, junit.report(proofs, failures))
-    is_proven = not any(failures)
+    is_proven = all(proof.verdict not in ("failed", "not reached") for proof in proofs)
     if arguments.json:
         data = {"ok": is_proven, "proofs": render_proof.proofs_data(proofs), "error": None}
         print_json(arguments, data)
@@ -86,25 +86,38 @@ def _test_undoes(arguments: Arguments) -> int:
     return DONE if is_proven else FAILED
 
 
+@contextmanager
+def _report(path: str | None, proofs: list[Proof]) -> Iterator[None]:
+    """Write the JUnit report at the end, also of an error that ends the proofs."""
+    if path is None:
+        yield
+        return
+    from flux import junit
+
+    files.write(path, junit.report([]))  # that it can be written is found before, and not after
+    failure = ""
+    try:
+        yield
+    except FluxMigrationException as error:
+        failure = str(error)
+        raise
+    finally:
+        files.write(path, junit.report(proofs, failure))
+
+
 def _choice(arguments: Arguments, directory: MigrationDirectory) -> Callable[[str], bool]:
     """Which ids are to be proven. Raises `UnknownMigrationError`."""
     ids = [migration.id for migration in directory.migrations]
+    if (given := getattr(arguments, "uri", None)) in ids:
+        raise InvalidConfigurationError(
+            f"{given} is a migration, and stands where the database's address would",
+            hint=f"--only {given} proves it, --since {given} that and all newer ones",
+        )
     if arguments.only is not None:
         return {ids[find_migration(arguments.only, ids)]}.__contains__
     if arguments.since is not None:
         return set(ids[find_migration(arguments.since, ids) :]).__contains__
     return set(ids).__contains__
-
-
-def _failure_of(proof: Proof, config: FluxConfig) -> str:
-    """What makes a proof fail, in words; empty where nothing does."""
-    if proof.fault is not None:
-        return "\n".join(render_proof.fault_lines(proof.fault))
-    if proof.verdict == "not reached":
-        return "one before it cannot be applied"
-    if proof.verdict == "no undo" and config.require_undo:
-        return f"{proof.path}: it has no undo"
-    return ""
 
 
 def show_schema(arguments: Arguments) -> int:
@@ -116,7 +129,7 @@ def show_schema(arguments: Arguments) -> int:
     else:
         with _stage(arguments, config, _read_directory(config)) as stage:
             found = schema.made_by_migrations(stage)
-    found = found.without(config.ignore)
+    found = found.without((*config.ignore, *arguments.ignore))
     arguments.line.clear()
     if arguments.write:
         files.write(config.schema_file, schema.text_of(found))
@@ -130,7 +143,7 @@ def show_schema(arguments: Arguments) -> int:
     if arguments.json:
         print_json(arguments, {"items": render_proof.schema_data(found)})
     else:
-        print(schema.text_of(found), end="")
+        print("\n".join(found.lines()))
     return DONE
 
 
@@ -162,6 +175,7 @@ def drift(arguments: Arguments) -> int:
     elif found:
         print("(- made by the migrations, + in the database)")
         print("\n".join(render_proof.difference_lines(found, palette_for(sys.stdout))))
+        print(f"\n{render_proof.drift_summary(found)}")
     else:
         print("no drift: the database is what its migrations make")
     return DISAGREES if found else DONE
@@ -174,7 +188,7 @@ def _config(arguments: Arguments) -> FluxConfig:
     keep_output_clean(arguments)
     config = load_config(arguments)
     return config._replace(
-        throwaway_server=config.throwaway_server or arguments.throw_away_server,
+        throw_away_server=config.throw_away_server or arguments.throw_away_server,
         require_undo=config.require_undo or getattr(arguments, "require_undo", False),
     )
 

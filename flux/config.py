@@ -52,7 +52,7 @@ class FluxConfig(NamedTuple):
     connect_wait: float = 0
     database_url: str | None = None
     shadow_url: str | None = None
-    throwaway_server: bool = False
+    throw_away_server: bool = False
     require_undo: bool = False
     ignore: tuple[str, ...] = ()
     schema_file: str = SCHEMA_FILE
@@ -218,7 +218,7 @@ class FluxConfig(NamedTuple):
         url = self.find_url(given)
         if self.backend not in address.FORMS:
             return url
-        self._refuse_address_of_another(url, given)
+        self._refuse_address_of_another(url, self.source_of_url(given))
         if given is not None or DATABASE_URL_VARIABLE in os.environ:
             return url
         return address.relative_to(url, self.project_directory)
@@ -254,27 +254,27 @@ class FluxConfig(NamedTuple):
         of the backend's.
         """
         if given is not None:
-            url = _not_empty(given)
+            url, source = _not_empty(given), None
         elif (from_environment := _from_environment(SHADOW_URL_VARIABLE)) is not None:
-            url = from_environment
+            url, source = from_environment, f"the environment variable {SHADOW_URL_VARIABLE}"
         elif self.shadow_url is not None:
             url = self._filled("shadow_url", self.shadow_url)
+            source = f"shadow_url in {self.path or 'the configuration'}"
         else:
             return None
         if self.backend in address.FORMS:
-            self._refuse_address_of_another(url, given)
+            self._refuse_address_of_another(url, source)
         return url
 
     def _filled(self, setting: str, value: str) -> str:
         """An address of the file, with the environment's variables in it."""
         return _VARIABLE.sub(partial(self._variable, setting), value).strip()
 
-    def _refuse_address_of_another(self, url: str, given: str | None) -> None:
+    def _refuse_address_of_another(self, url: str, source: str | None) -> None:
         meant = address.backend_of(url)
         if meant == self.backend:
             return
         address.check_form(url)
-        source = self.source_of_url(given)
         raise InvalidConfigurationError(
             f'backend = "{self.backend}" in {self.path or "the configuration"}, and the address '
             f"{f'from {source}' if source else 'that was given'} is one of {meant}: "
@@ -434,7 +434,7 @@ _CHECKS = {
     "connect_wait": (_is_seconds, "a number of seconds, 0 or more"),
     "database_url": (_is_text, "the address of a database"),
     "shadow_url": (_is_text, "the address of a database"),
-    "throwaway_server": (_is_bool, "true or false"),
+    "throw_away_server": (_is_bool, "true or false"),
     "require_undo": (_is_bool, "true or false"),
     "ignore": (_is_texts, "a list of texts"),
     "schema_file": (_is_text, "the path of a file"),

@@ -73,6 +73,13 @@ def without_consequences(differences: Collection[Difference]) -> tuple[Differenc
     return tuple(d for d in differences if not _follows(d, numbers, values))
 
 
+def in_words(item: Item) -> str:
+    """How an item is called in a sentence, of a catalog or of contents."""
+    if item.of and item.kind == _ROWS:
+        return f"the {item.of}"
+    return f"{item.label} of {item.of.removeprefix('rows of ')}" if item.of else item.label
+
+
 def _follows(difference: Difference, numbers: set[str], values: set[str]) -> bool:
     item = difference.item
     if not (_is_values(item) or item.kind == _ROWS):

@@ -141,6 +141,12 @@ def list_ids(path: str) -> list[str]:
     return list({**files.sql, **files.python, **files.undo})
 
 
+def read_helpers(path: str) -> list[tuple[str, str]]:
+    """The names and texts of Python files beside the migrations that are set aside, sorted."""
+    names = [name for name in _names_set_aside(path) if name.endswith(".py")]
+    return [(name, _read_text(os.path.join(path, name))) for name in sorted(names)]
+
+
 def list_passed_over(path: str) -> list[str]:
     """Names beside the migrations that may be meant as some, and are none, sorted.
 
@@ -166,6 +172,11 @@ def _names_in(path: str) -> list[str]:
             return [entry.name for entry in entries if not is_set_aside(entry.name)]
     except OSError:
         return []
+
+
+def _names_set_aside(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return [entry.name for entry in entries if is_set_aside(entry.name) and entry.is_file()]
 
 
 # Names --------------------------------------------------------------------------------------

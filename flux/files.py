@@ -14,8 +14,11 @@ def write(path: str, text: str) -> None:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
         raise InvalidConfigurationError(
-            f"cannot be written: {error.strerror}", location=Location(path)
+            f"cannot be written: {error.strerror}",
+            location=Location(path),
+            hint="make its directory first" if missing else None,
         ) from error
 
 

@@ -70,8 +70,9 @@ class Fingerprint(NamedTuple):
     def without(self, patterns: Sequence[str]) -> Fingerprint:
         """The same without what the patterns ignore, and without what belongs to that.
 
-        A pattern is a name or a label (`audit.*`, `extension *`), in which `*` stands for any
-        text and `?` for any one letter.
+        A pattern is a name or a label (`audit.*`, `extension *`), or one behind that of the object
+        it belongs to (`table public.users column nick`); in it, `*` stands for any text and `?`
+        for any one letter.
         """
         ignored: set[str] = set()
         kept = []
@@ -128,6 +129,5 @@ def _place(item: Item) -> tuple[str, bool, Item]:
 
 
 def _matches(item: Item, patterns: Sequence[str]) -> bool:
-    return any(
-        fnmatchcase(text, pattern) for pattern in patterns for text in (item.name, item.label)
-    )
+    texts = (item.name, item.label, f"{item.of} {item.label}".strip())
+    return any(fnmatchcase(text, pattern) for pattern in patterns for text in texts)

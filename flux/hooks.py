@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from flux import python_file
+from flux.config import nearest
 from flux.directory import (
     TESTS,
     MigrationDirectory,
@@ -70,6 +71,12 @@ def read_setup(directory: MigrationDirectory, project_directory: str) -> Repeata
     """
     importable = partial(python_file.importable, project_directory, directory.path)
     path = os.path.join(directory.path, TESTS, _SETUP)
+    if os.path.isfile(f"{path}.sql") and os.path.isfile(f"{path}.py"):
+        raise MigrationLoadingError(
+            "there are both _setup.sql and _setup.py",
+            location=Location(os.path.dirname(path)),
+            hint="keep one of the two",
+        )
     if os.path.isfile(f"{path}.sql"):
         return Repeatable(_SETUP, TESTS, read_sql(f"{path}.sql"))
     if os.path.isfile(f"{path}.py"):
@@ -99,6 +106,7 @@ def _hooks(id: str, file: PythonFile) -> Hooks:
             return None
         return Repeatable(f"{id} {name}()", TESTS, file.script(name))
 
+    _refuse_mistyped(file)
     hooks = Hooks(hook("before"), hook("after"), hook("undone"))
     if hooks == Hooks():
         raise MigrationLoadingError(
@@ -107,3 +115,15 @@ def _hooks(id: str, file: PythonFile) -> Hooks:
             hint="define before(connection), after(connection) or undone(connection)",
         )
     return hooks
+
+
+def _refuse_mistyped(file: PythonFile) -> None:
+    for name, value in file.names.items():
+        if name in Hooks._fields or name.startswith("_") or not callable(value):
+            continue
+        if near := nearest(name, Hooks._fields):
+            raise MigrationLoadingError(
+                f"{name}() is no hook",
+                location=Location(file.path),
+                hint=f"did you mean {near}()? The name of a helper begins with _",
+            )

@@ -1,7 +1,7 @@
 """Proofs as a JUnit report, the XML that CI systems show. Pure.
 
 Its form is that of the schema which Jenkins publishes (`testsuite`, `testcase`, `failure`,
-`skipped`).
+`skipped`, `error`).
 """
 
 from __future__ import annotations
@@ -11,48 +11,55 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from flux.render_proof import fault_lines, fault_summary
+
 if TYPE_CHECKING:
     from flux.proof import Proof
 
 #: What XML 1.0 cannot hold.
 _NO_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+#: Why a migration was not proven that did not fail either.
+_SKIPPED = {"no undo": "it has no undo", "not reached": "one before it cannot be applied"}
 
 
-def report(proofs: Sequence[Proof], failures: Sequence[str]) -> str:
-    """The report; `failures` has for each proof what is wrong with it, or an empty text."""
-    cases = [pair for pair in zip(proofs, failures, strict=True) if pair[0].verdict != "applied"]
-    skipped = sum(proof.verdict == "not reached" for proof, _ in cases)
-    suite = ElementTree.Element(
-        "testsuite",
-        name="flux test",
-        tests=str(len(cases)),
-        failures=str(sum(bool(failure) for _, failure in cases) - skipped),
-        errors="0",
-        skipped=str(skipped),
-        time=f"{sum(proof.seconds for proof, _ in cases):.6f}",
-    )
-    for proof, failure in cases:
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            classname="flux",
-            name=_clean(proof.name),
-            file=_clean(proof.path),
-            time=f"{proof.seconds:.6f}",
-        )
-        if proof.verdict == "not reached":
-            ElementTree.SubElement(case, "skipped", message="one before it cannot be applied")
-        elif failure:
-            message = _clean(failure.partition("\n")[0])
-            ElementTree.SubElement(case, "failure", message=message).text = _clean(failure)
+def report(proofs: Sequence[Proof], error: str = "") -> str:
+    """The report on all that was to be proven; `error` is what ended it before its end."""
+    suite = ElementTree.Element("testsuite", name="flux test")
+    for proof in proofs:
+        if proof.verdict != "applied":
+            _add_case(suite, proof)
+    if error:
+        case = ElementTree.SubElement(suite, "testcase", classname="flux", name="flux test")
+        _add_text(case, "error", error.partition("\n")[0], error)
+    for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
+    suite.set("tests", str(len(suite)))
+    suite.set("time", f"{sum(proof.seconds for proof in proofs):.6f}")
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
     ElementTree.indent(suites)
-    return (
-        '<?xml version="1.0" encoding="utf-8"?>\n'
-        + ElementTree.tostring(suites, encoding="unicode")
-        + "\n"
+    text = ElementTree.tostring(suites, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def _add_case(suite: ElementTree.Element, proof: Proof) -> None:
+    case = ElementTree.SubElement(
+        suite,
+        "testcase",
+        classname="flux",
+        name=_clean(proof.name),
+        file=_clean(proof.path),
+        time=f"{proof.seconds:.6f}",
     )
+    if proof.fault is not None:
+        lines = "\n".join(fault_lines(proof.fault))
+        _add_text(case, "failure", fault_summary(proof.fault), lines)
+    elif reason := _SKIPPED.get(proof.verdict):
+        ElementTree.SubElement(case, "skipped", message=reason)
+
+
+def _add_text(case: ElementTree.Element, tag: str, message: str, text: str) -> None:
+    ElementTree.SubElement(case, tag, message=_clean(message)).text = _clean(text)
 
 
 def _clean(text: str) -> str:

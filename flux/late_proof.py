@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
-from flux.contents import Column, columns_in, without_consequences
+from flux.contents import Column, columns_in, in_words, without_consequences
 from flux.directory import MigrationDirectory
 from flux.exceptions import MigrationApplyError, ScratchDatabaseError
 from flux.findings import listed
@@ -28,13 +28,24 @@ from flux.steps import StepRunner
 Way = Literal["in order", "late"]
 
 
+class AtStake(NamedTuple):
+    """A table of which a late migration and a newer one both change rows that are there already."""
+
+    table: str
+    late: str
+    newer: str
+
+    def __str__(self) -> str:
+        return f"{self.late} and {self.newer} both change rows of {self.table}"
+
+
 class LateProof(NamedTuple):
     """Whether it matters that the migrations `late` are late, and what differs then.
 
     `differences` are from a database in which all were applied in order to one in which these
     were late. `error` is there where they cannot even be applied, and `failed` says in which way.
-    What is `missing` on disk cannot be applied at all. Of the tables `at_stake`, both a late one
-    and a newer one change rows that are there already: a scratch database does not have them.
+    What is `missing` on disk cannot be applied at all. What is `at_stake` cannot be proven: a
+    scratch database does not have the rows that are there already.
     """
 
     late: tuple[str, ...]
@@ -42,7 +53,7 @@ class LateProof(NamedTuple):
     failed: Way | None = None
     error: MigrationApplyError | None = None
     missing: tuple[str, ...] = ()
-    at_stake: tuple[str, ...] = ()
+    at_stake: tuple[AtStake, ...] = ()
 
     @property
     def is_proven(self) -> bool:
@@ -60,7 +71,7 @@ class LateProof(NamedTuple):
         if self.at_stake:
             return (
                 "whether the order matters depends on rows that are there already: "
-                f"newer ones change those of {listed(self.at_stake)}, too"
+                f"{listed([str(one) for one in self.at_stake])}"
             )
         return "the order does not matter"
 
@@ -170,7 +181,7 @@ def _rows_at_stake(
     migrations: Sequence[Migration],
     late: Collection[str],
     key: Callable[[str], Any],
-) -> tuple[str, ...]:
+) -> tuple[AtStake, ...]:
     """The tables whose rows both a late migration and a newer one change, by what they say."""
     backend = rehearsal.backend
 
@@ -183,13 +194,11 @@ def _rows_at_stake(
     columns = columns_of(rehearsal.fingerprint())
     return tuple(
         sorted(
-            {
-                table
-                for id in late
-                for other in works
-                if key(other) > key(id) and other not in late
-                for table in tables_at_stake(works[id], works[other], columns)
-            }
+            AtStake(table, id, other)
+            for id in late
+            for other in works
+            if key(other) > key(id) and other not in late
+            for table in tables_at_stake(works[id], works[other], columns)
         )
     )
 
@@ -198,7 +207,7 @@ def _rows_at_stake(
 def _alone(stage: Stage, migrations: Sequence[Migration]) -> Iterator[None]:
     """See that functions, whose text says nothing, change nothing outside of their database."""
     functions = [one for one in migrations if one.script.function is not None]
-    if stage.config.throwaway_server or not functions:
+    if stage.config.throw_away_server or not functions:
         yield
         return
     before = stage.place.beyond()
@@ -211,5 +220,4 @@ def _alone(stage: Stage, migrations: Sequence[Migration]) -> Iterator[None]:
 
 
 def _named(difference: Difference) -> str:
-    item = difference.item
-    return f"{item.label} of {item.of}" if item.of else item.label
+    return in_words(difference.item)

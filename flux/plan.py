@@ -42,8 +42,8 @@ MigrationState = Literal["applied", "pending", "late", "divergent", "missing"]
 #: The kinds of problems that are between the history and the directory.
 DISAGREEMENTS = ("divergent", "missing", "late")
 _RENAME = (
-    "rename it so that it sorts last, as `flux new` would name it; or roll back what is newer, and "
-    "apply again"
+    "if it is applied nowhere yet, rename it so that it sorts last; or roll back what is newer, "
+    "and apply again"
 )
 
 

@@ -12,18 +12,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple, TypeVar
 
-from flux.exceptions import FluxMigrationException
+from flux.exceptions import FluxMigrationException, MigrationApplyError
 from flux.fingerprint import Difference, Fingerprint, compare
 from flux.hooks import Hooks
 from flux.migration import Migration, Repeatable
 from flux.plan import Action, Step
 from flux.rehearsal import Rehearsal, Stage
-from flux.scratch import ScratchPlace
 
 #: `applied`: it was only needed for those after it. `not reached`: one before it fails to apply.
 Verdict = Literal["proven", "no undo", "failed", "applied", "not reached"]
 #: What was being done when a fault was found; the names of hooks are those of their functions.
 Moment = Literal["run", "before", "apply", "after", "undo", "undone", "apply again", "run again"]
+_NEEDS_UNDO = (
+    "there is no undo, and one is required: write ID.undo.sql beside ID.sql, or undo() in a "
+    "Python migration; a comment alone will do where nothing needs undoing"
+)
 _Subject = Migration | Repeatable
 _AnySubject = TypeVar("_AnySubject", Migration, Repeatable)
 
@@ -73,7 +76,7 @@ def prove(
     done: list[Migration] = []
     while True:
         with stage.rehearsal() as rehearsal:
-            bench = _Bench(rehearsal, stage.place, hooks)
+            bench = _Bench(rehearsal, stage, hooks)
             if not done:
                 rehearsal.check(
                     [
@@ -118,14 +121,25 @@ def _proof(name: str, subject: _AnySubject, judge: Callable[[_AnySubject], Verdi
     return Proof(name, subject.path, verdict, time.perf_counter() - started, fault)
 
 
+def _as_told(error: FluxMigrationException, step: Step) -> FluxMigrationException:
+    """The error of a step, without what matters only in a database that stays.
+
+    How to go on with a migration that was half applied, or with a hook as a migration.
+    """
+    if isinstance(error, MigrationApplyError):
+        error.state = ""
+        if step.script.directives.no_transaction or isinstance(step.subject, Repeatable):
+            error.hint = None
+    return error
+
+
 class _Bench:
     """One scratch database in which proofs are made, and what is known of its catalog."""
 
-    def __init__(
-        self, rehearsal: Rehearsal, place: ScratchPlace, hooks: Mapping[str, Hooks]
-    ) -> None:
+    def __init__(self, rehearsal: Rehearsal, stage: Stage, hooks: Mapping[str, Hooks]) -> None:
         self._rehearsal = rehearsal
-        self._place = place
+        self._place = stage.place
+        self._requires_undo = stage.config.require_undo
         self._hooks = hooks
         self._known: Fingerprint | None = None
 
@@ -158,6 +172,8 @@ class _Bench:
         applied = self._fingerprint()
         self._call(hooks.after, "after")
         if migration.read_undo is None:
+            if self._requires_undo:
+                raise _FaultError(Fault("undo", migration.path, _NEEDS_UNDO))
             return "no undo"
         undo = migration.read_undo().path
         self._step("undo", migration, "undo", "the undo fails")
@@ -236,7 +252,8 @@ class _Bench:
         try:
             self._rehearsal.run(step)
         except FluxMigrationException as error:
-            raise _FaultError(Fault(moment, step.script.path, otherwise, error=error)) from error
+            told = _as_told(error, step)
+            raise _FaultError(Fault(moment, step.script.path, otherwise, error=told)) from error
         if outside is not None and (found := compare(outside, self._place.beyond())):
             message = "it changes what is outside of its database"
             raise _FaultError(Fault(moment, step.script.path, message, found))

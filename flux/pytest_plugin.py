@@ -64,6 +64,7 @@ def flux_config(pytestconfig: pytest.Config) -> FluxConfig:
     try:
         return FluxConfig.from_file(root / named if named else find_config_file(str(root)))
     except FluxMigrationException as error:
+        error.hint = "flux_config in pytest's ini file names flux's configuration"
         failure = str(error)
     pytest.fail(failure, pytrace=False)
 

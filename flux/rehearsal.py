@@ -41,7 +41,7 @@ class Stage(NamedTuple):
         ):
             self.on_runner(runner)
             with runner.stepping() as run:
-                rehearsal = Rehearsal(runner.backend, run, self.config.throwaway_server)
+                rehearsal = Rehearsal(runner.backend, run, self.config.throw_away_server)
                 setup = read_setup(self.directory, self.config.project_directory)
                 if setup is not None:
                     rehearsal.check([Step("run", setup)])

@@ -100,7 +100,7 @@ def _counts(status: Status) -> str:
         if states.count(state)
     ]
     fresh = "" if status.initialized else "; flux has not touched this database"
-    return f"{_number(len(states), 'migration')}: {', '.join(parts)}{fresh}"
+    return f"{counted(len(states), 'migration')}: {', '.join(parts)}{fresh}"
 
 
 def plan_text(
@@ -115,7 +115,7 @@ def plan_text(
     lines = []
     if plan.finishes:
         lines.append("a batch stopped before its post-apply scripts ran; this finishes it:")
-    for number, step in enumerate(plan.steps):
+    for place, step in enumerate(plan.steps):
         action = palette.paint(_step_colour(step, palette), f"{_TO_DO[step.action]:<5}")
         is_empty = step.action == "apply" and step.subject.script.is_empty
         remark = "  (it holds no statement)" if is_empty else ""
@@ -129,7 +129,7 @@ def plan_text(
         remark = palette.paint(palette.attention, remark) if remark else ""
         lines.append(f"{action}  {step.name}{remark}")
         if sql_of:
-            lines += ["", *("    " + line for line in sql_of[number].splitlines()), ""]
+            lines += ["", *("    " + line for line in sql_of[place].splitlines()), ""]
     return "\n".join(line.rstrip() for line in lines).rstrip("\n")
 
 
@@ -150,11 +150,11 @@ def result_text(result: BatchResult) -> str:
         return "nothing to do"
     parts = []
     if result.applied:
-        parts.append(f"{_number(len(result.applied), 'migration')} applied")
+        parts.append(f"{counted(len(result.applied), 'migration')} applied")
     if result.undone:
-        parts.append(f"{_number(len(result.undone), 'migration')} rolled back")
+        parts.append(f"{counted(len(result.undone), 'migration')} rolled back")
     if not parts:
-        parts.append(f"{_number(len(result.steps), 'repeatable')} run")
+        parts.append(f"{counted(len(result.steps), 'repeatable')} run")
     return ", ".join(parts)
 
 
@@ -180,8 +180,8 @@ def findings_summary(findings: Sequence[Finding]) -> str:
     """A line that counts what is not as it should be."""
     levels = [finding.level for finding in findings]
     problems, warnings = levels.count("problem"), levels.count("warning")
-    parts = [_number(problems, "problem")] if problems else ["no problem"]
-    parts += [_number(warnings, "warning")] if warnings else []
+    parts = [counted(problems, "problem")] if problems else ["no problem"]
+    parts += [counted(warnings, "warning")] if warnings else []
     return ", ".join(parts)
 
 
@@ -190,7 +190,8 @@ def error_text(error: FluxMigrationException, palette: Palette = PLAIN) -> str:
     return f"{palette.paint(palette.bad, 'error:')} {error}"
 
 
-def _number(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 migration`, `2 migrations`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -231,14 +232,14 @@ def _half_data(half: UnderWay | None, *, in_doubt: bool) -> dict[str, Any] | Non
 def plan_data(plan: Plan, *, sql_of: Sequence[str] = (), in_doubt: bool = False) -> dict[str, Any]:
     """`plan --json`; each step has its SQL where `sql_of` is given."""
     steps: list[dict[str, Any]] = []
-    for number, step in enumerate(plan.steps):
+    for place, step in enumerate(plan.steps):
         data: dict[str, Any] = {"action": step.action, "name": step.name, "path": step.path}
         if step.half is not None:
             data |= {"statement": step.half.goes_on_at, "in_doubt": in_doubt}
         if step.late is not None:
             data["late_after"] = step.late.after
         if sql_of:
-            data["sql"] = sql_of[number]
+            data["sql"] = sql_of[place]
         steps.append(data)
     return {"finishes_batch": plan.finishes, "steps": steps}
 

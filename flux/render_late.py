@@ -33,6 +33,6 @@ def late_proof_data(proof: LateProof) -> dict[str, Any]:
         "failed": proof.failed,
         "error": error_data(proof.error) if proof.error else None,
         "missing": list(proof.missing),
-        "rows_at_stake": list(proof.at_stake),
+        "rows_at_stake": [one._asdict() for one in proof.at_stake],
         "differences": differences_data(proof.differences),
     }

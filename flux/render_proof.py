@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from flux.fingerprint import described
-from flux.render import PLAIN, Palette, duration, error_data
+from flux.render import PLAIN, Palette, counted, duration, error_data
 
 if TYPE_CHECKING:
     from flux.fingerprint import Difference, Fingerprint, Item
@@ -57,6 +57,13 @@ def fault_lines(fault: Fault, palette: Palette = PLAIN) -> Iterator[str]:
         yield from difference_lines(fault.differences, palette)
 
 
+def fault_summary(fault: Fault) -> str:
+    """What is wrong, in one line."""
+    if fault.error is not None:
+        return f"{fault.message}: {fault.error.message}".replace("\n", " ")
+    return f"{fault.path}: {fault.message}"
+
+
 def proof_summary(proofs: Sequence[Proof]) -> str:
     """A line that counts the verdicts."""
     verdicts = [proof.verdict for proof in proofs]
@@ -66,6 +73,12 @@ def proof_summary(proofs: Sequence[Proof]) -> str:
         if verdict in verdicts
     ]
     return ", ".join(parts) or "nothing to prove"
+
+
+def drift_summary(differences: Sequence[Difference]) -> str:
+    """A line that counts the objects that differ."""
+    objects = {difference.item.object for difference in differences}
+    return f"{counted(len(objects), 'object')} {'differ' if len(objects) > 1 else 'differs'}"
 
 
 def difference_lines(differences: Sequence[Difference], palette: Palette = PLAIN) -> Iterator[str]:

@@ -39,6 +39,9 @@ migration_directory = "migrations"   # relative to this file
 # late = "refuse"                    # or "allow", or "prove" that their order does not matter
 # apply_repeatable_on_undo = true    # run pre-apply and post-apply around a rollback, too
 # post_apply_on_failure = false      # run post-apply also when a batch failed
+# shadow_url = "..."                 # where `flux test` makes its databases; default: beside yours
+# require_undo = false               # have `flux test` fail where there is no undo
+# ignore = []                        # what `flux schema` and `flux drift` leave out
 
 [backend]
 {example}

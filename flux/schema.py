@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flux.exceptions import FluxMigrationException
 from flux.fingerprint import Difference, Fingerprint, compare
 from flux.plan import find_problems, refuse
 from flux.rehearsal import Stage, one_batch
 from flux.runner import FluxRunner
 
-#: The first line of a schema's text.
-HEADING = "# The schema, as `flux schema --write` has read it; made by the migrations, not by hand."
+#: The first line of a schema file.
+HEADING = "# What the migrations make; written by `flux schema --write`, and not by hand."
 
 
 def made_by_migrations(stage: Stage) -> Fingerprint:
@@ -26,10 +27,14 @@ def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple
 
     `ignore` has patterns for what others own (`Fingerprint.without`). Does not write to the target.
 
-    Raises `MigrationDirectoryCorruptedError` where an applied migration is divergent or missing,
-    and what `Stage.make` raises.
+    Raises `FluxMigrationException` where there is no history, `MigrationDirectoryCorruptedError`
+    where an applied migration is divergent or missing, and what `Stage.make` raises.
     """
     directory, state = target.directory, target.state
+    if state.history is None:
+        raise FluxMigrationException(
+            "flux has not touched this database, so there is nothing to compare it with"
+        )
     refuse(
         [
             problem
@@ -46,5 +51,5 @@ def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple
 
 
 def text_of(fingerprint: Fingerprint) -> str:
-    """A schema as the text that is kept under version control."""
+    """What a schema file holds, which is kept under version control."""
     return "\n".join([HEADING, "", *fingerprint.lines(), ""])

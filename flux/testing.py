@@ -69,7 +69,8 @@ class Database:
 class MigrationSteps(Database):
     """A database whose migrations are stepped through, forwards and backwards.
 
-    A step is a batch as `flux apply` and `flux rollback` run it, with its repeatables.
+    A step runs migrations alone: the scripts around a batch are those of today, and may need what
+    the last migration makes. Those of pre-apply have run once, before the first migration.
     """
 
     def __init__(self, runner: FluxRunner, url: str, stack: ExitStack) -> None:
@@ -98,6 +99,7 @@ class MigrationSteps(Database):
 
     def apply(self, n: int | None = None) -> BatchResult:
         """Apply the next `n` migrations, or all. Writes. Raises `MigrationApplyError`."""
+        _refuse_id(n)
         return self._runner.apply_migrations(n)
 
     def rollback(self, n: int | None = 1) -> BatchResult:
@@ -105,6 +107,7 @@ class MigrationSteps(Database):
 
         Raises `IrreversibleMigrationError` and `MigrationApplyError`.
         """
+        _refuse_id(n)
         return self._runner.rollback_migrations(n)
 
 
@@ -175,10 +178,13 @@ class ScratchDatabases:
     def database(self, to: str | None = None) -> Iterator[Database]:
         """A database with all migrations applied, or those up to `to`; dropped at the end. Writes.
 
+        The scripts of post-apply have run where all migrations are applied.
+
         Raises `ScratchDatabaseError`, `UnknownMigrationError`, `MigrationLoadingError`, and what
         `FluxRunner.apply_migrations` raises.
         """
-        url = self._clone(to)
+        directory = self.directory if to is None else _up_to(self.directory, to)
+        url = self._clone(directory, to)
         with self._dropped(url) as stack:
             yield Database(self.config, url, stack)
 
@@ -188,9 +194,11 @@ class ScratchDatabases:
 
         Raises what `database` raises.
         """
-        url = self._place.create() if to is None else self._clone(to)
+        alone = self.directory._replace(post_apply=())
+        url = self._place.create() if to is None else self._clone(_up_to(alone, to), to)
         with self._dropped(url) as stack:
-            runner = FluxRunner.from_config(self.config, url, directory=self.directory)
+            migrations = alone._replace(pre_apply=())
+            runner = FluxRunner.from_config(self.config, url, directory=migrations)
             if not self._is_checked:  # once; all undoes are read for it
                 scripts = (*self._scripts(self.directory), *_undoes(self.directory))
                 self._refuse_reaching(runner.backend, scripts)
@@ -209,16 +217,16 @@ class ScratchDatabases:
         finally:
             self._place.drop(url)
 
-    def _clone(self, to: str | None) -> str:
-        """Copy the template of all migrations, or of those up to `to`; its address."""
-        directory = self.directory if to is None else _up_to(self.directory, to)
+    def _clone(self, directory: MigrationDirectory, to: str | None) -> str:
+        """Copy the template of what a directory has, which is up to `to`; its address."""
         key = template_key(self.config, directory, self._setup)
         if key in self._failed:
             raise self._failed[key]
         project = os.path.realpath(self.config.migration_directory)
 
         def build(url: str) -> None:
-            with FluxRunner.from_config(self.config, url, directory=directory) as runner:
+            rest = directory._replace(pre_apply=())
+            with FluxRunner.from_config(self.config, url, directory=rest) as runner:
                 self._refuse_reaching(runner.backend, self._scripts(directory))
                 self._set_up(runner)
                 runner.apply_migrations()
@@ -232,9 +240,12 @@ class ScratchDatabases:
             raise
 
     def _set_up(self, runner: FluxRunner) -> None:
-        if self._setup is not None:
+        """Run what comes before the first migration."""
+        first = [*filter(None, [self._setup]), *self.directory.pre_apply]
+        if first:
             with runner.stepping() as run:
-                run(Step("run", self._setup))
+                for repeatable in first:
+                    run(Step("run", repeatable))
 
     def _scripts(self, directory: MigrationDirectory) -> Iterator[Script]:
         """What is run to make a database with all migrations."""
@@ -246,7 +257,7 @@ class ScratchDatabases:
 
     def _refuse_reaching(self, backend: MigrationBackend, scripts: Iterable[Script]) -> None:
         """Refuse what would change more than the database, unless that does not matter."""
-        if self.config.throwaway_server:
+        if self.config.throw_away_server:
             return
         problems = [problem for script in scripts for problem in backend.check_reach(script)]
         if problems:
@@ -255,16 +266,22 @@ class ScratchDatabases:
             )
 
 
+def _refuse_id(n: object) -> None:
+    if isinstance(n, str):
+        raise TypeError(f"n is a number of migrations; to({n!r}) goes to one")
+
+
 def template_key(
     config: FluxConfig, directory: MigrationDirectory, setup: Repeatable | None = None
 ) -> str:
     """Forty letters and digits that stand for all that makes a template what it is. Pure.
 
-    Those are the migrations and the repeatables with their order, the setup before them, flux's
-    version, and the backend with its settings. What a Python migration imports is seen only where
-    it gives its text.
+    Those are the migrations and the repeatables with their order, the setup before them, the
+    helpers beside them, flux's version, and the backend with its settings. What a Python migration
+    imports from elsewhere is seen only where it gives its text.
     """
     parts: list[object] = [flux.__version__, config.backend, sorted(config.backend_config.items())]
+    parts += directories.read_helpers(directory.path)
     setups = [setup] if setup is not None else []
     named = [
         *(("setup", one.name, one.script) for one in setups),
@@ -276,10 +293,14 @@ def template_key(
 
 
 def _up_to(directory: MigrationDirectory, id: str) -> MigrationDirectory:
-    """The directory without the migrations behind this one. Raises `UnknownMigrationError`."""
+    """The directory without the migrations behind this one, and without scripts that need them.
+
+    Raises `UnknownMigrationError`.
+    """
     ids = [migration.id for migration in directory.migrations]
-    find_migration(id, ids, "on disk")
-    return directory._replace(migrations=directory.migrations[: ids.index(id) + 1])
+    end = find_migration(id, ids) + 1
+    after = directory.post_apply if end == len(ids) else ()
+    return directory._replace(migrations=directory.migrations[:end], post_apply=after)
 
 
 def _undoes(directory: MigrationDirectory) -> Iterator[Script]:

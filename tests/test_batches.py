@@ -409,7 +409,7 @@ def test_post_apply_that_failed_by_itself_stays_to_be_finished(logged: Project) 
             "error: history and migration directory disagree\n"
             "- migrations/000.sql: 000 is late: it is pending, and 001, which is newer, is "
             "applied\n"
-            "  hint: rename it so that it sorts last, as `flux new` would name it; or roll back "
+            "  hint: if it is applied nowhere yet, rename it so that it sorts last; or roll back "
             "what is newer, and apply again; or let `flux test --late` prove that their order "
             "does not matter, and give `--allow-late`\n",
             id="late",

@@ -283,7 +283,7 @@ def test_status_of_each_kind(shop: Project) -> None:
         "\n"
         "- migrations/000.sql: 000 is late: it is pending, and 002_author, which is newer, is "
         "applied\n"
-        "  hint: rename it so that it sorts last, as `flux new` would name it; or roll back what "
+        "  hint: if it is applied nowhere yet, rename it so that it sorts last; or roll back what "
         "is newer, and apply again; or let `flux test --late` prove that their order does not "
         "matter, and give `--allow-late`\n"
         "- 001_book is missing: the history has it, and the directory does not\n"

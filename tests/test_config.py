@@ -138,7 +138,7 @@ _BELOW = "hint: a setting such as backend = … stands below the line [flux]"
 _KEYS = (
     "backend, migration_directory, log_level, apply_repeatable_on_undo, post_apply_on_failure, "
     "order, missing, late, lock_wait, connect_wait, database_url, "
-    "shadow_url, throwaway_server, require_undo, ignore, schema_file"
+    "shadow_url, throw_away_server, require_undo, ignore, schema_file"
 )
 
 
@@ -529,7 +529,7 @@ def test_repr_shows_no_secret() -> None:
         "apply_repeatable_on_undo=True, post_apply_on_failure=False, order='text', "
         "missing='refuse', late='refuse', lock_wait=300, connect_wait=0, "
         "database_url='postgresql://u:***@h/db', shadow_url='postgresql://u:***@h/other', "
-        "throwaway_server=False, require_undo=False, ignore=(), schema_file='schema.txt', "
+        "throw_away_server=False, require_undo=False, ignore=(), schema_file='schema.txt', "
         "backend_config=['token'], path=None, "
         "directory=None)"
     )
@@ -629,7 +629,7 @@ def test_a_program_gives_its_settings(tmp_path: Path) -> None:
             "FLUX: unknown key 'nothing_like_it' in FLUX\n"
             "hint: there are: backend, migration_directory, log_level, apply_repeatable_on_undo, "
             "post_apply_on_failure, order, missing, late, lock_wait, connect_wait, database_url, "
-            "shadow_url, throwaway_server, require_undo, ignore, schema_file, backend_config",
+            "shadow_url, throw_away_server, require_undo, ignore, schema_file, backend_config",
             id="unlike any",
         ),
     ],

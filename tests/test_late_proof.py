@@ -181,7 +181,7 @@ def test_what_matters_is_refused(
     assert result.err == (
         f"{PROVING}error: history and migration directory disagree\n"
         f"- migrations/002.sql: 002 is late, and {why.format(schema)}\n"
-        "  hint: rename it so that it sorts last, as `flux new` would name it; or roll back what "
+        "  hint: if it is applied nowhere yet, rename it so that it sorts last; or roll back what "
         "is newer, and apply again; or look at `flux test --late`, and give `--allow-late` where "
         "it may be\n"
     )

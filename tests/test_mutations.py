@@ -114,7 +114,7 @@ def postgres_stage(server: PostgresServer) -> Iterator[Stage]:
             backend="postgres",
             database_url=own.url.replace("$", "$$"),
             backend_config={"driver": driver.NAME},
-            throwaway_server=True,
+            throw_away_server=True,
         )
         with scratch_place(config) as place:
             yield Stage(config, MigrationDirectory("migrations"), place)

@@ -159,7 +159,7 @@ _DIVERGENT = (
 )
 _LATE = (
     "{0}.sql: {0} is late: it is pending, and {1}, which is newer, is applied\n"
-    "hint: rename it so that it sorts last, as `flux new` would name it; or roll back what is "
+    "hint: if it is applied nowhere yet, rename it so that it sorts last; or roll back what is "
     "newer, and apply again; or let `flux test --late` prove that their order does not matter, "
     "and give `--allow-late`"
 )

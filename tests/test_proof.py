@@ -90,7 +90,6 @@ def test_a_migration_that_cannot_be_applied_again_is_found(project: Project) -> 
         "    cannot be applied again after its undo:",
         "    migrations/002_row.sql:1: applying 002_row failed: UNIQUE constraint failed: users.id",
         "        1 | INSERT INTO users VALUES (1, 'Zoe');",
-        "    state: rolled back; the database is as it was before 002_row",
         "1 proven, 1 failed",
     ]
 
@@ -160,10 +159,14 @@ def test_a_migration_without_an_undo(
     project.configure(setting)
     project.add({"001_users.sql": USERS})
     result = project.run("test", *arguments)
-    assert (result.code, told(result.out)) == (
-        code,
-        ["no undo      001_users", "1 without an undo"],
-    )
+    assert result.code == code
+    lines = told(result.out)
+    if code:
+        assert lines[0] == "failed       001_users"
+        assert lines[1].startswith("    migrations/001_users.sql: there is no undo, and one is")
+        assert lines[-1] == "1 failed"
+    else:
+        assert lines == ["no undo      001_users", "1 without an undo"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,6 @@ def test_a_hook_that_fails_is_told_with_its_line(any_project: Project) -> None:
         "    migrations/tests/002_split.py:8: running tests/002_split after() failed: "
         "AssertionError: the initial is another",
         """        8 |     assert cursor.fetchall() == [('X',)], "the initial is another\"""",
-        "    state: tests/002_split after() is rolled back; what was done before it stays",
         "proven       003_more",
         "2 proven, 1 failed",
     ]
@@ -292,6 +294,13 @@ def test_a_hook_that_fails_is_told_with_its_line(any_project: Project) -> None:
             "migrations/tests/001_users.py: has no hook\n"
             "hint: define before(connection), after(connection) or undone(connection)",
             id="no hook",
+        ),
+        pytest.param(
+            "tests/001_users.py",
+            "def before(connection): pass\ndef aftr(connection): pass\n",
+            "migrations/tests/001_users.py: aftr() is no hook\n"
+            "hint: did you mean after()? The name of a helper begins with _",
+            id="mistyped",
         ),
         pytest.param(
             "tests/001_users.sql",
@@ -406,20 +415,51 @@ def test_json(project: Project) -> None:
 
 def test_junit(project: Project) -> None:
     """A failure has its text; what a proof only applied on the way is no test."""
-    project.add({**GOOD, **FORGETS, "004_bad.sql": "bad;", "005.sql": "SELECT 1;"})
-    project.run("test", "--since", "002_email", "--require-undo", "--junit", "report.xml")
+    project.add(
+        {**GOOD, **FORGETS, "003_no.sql": "SELECT 1;", "004_bad.sql": "bad;", "005.sql": ""}
+    )
+    project.run("test", "--since", "002_email", "--junit", "report.xml")
     suite = ElementTree.parse(project.root / "report.xml").getroot()[0]  # noqa: S314 - flux's own
-    assert {name: suite.get(name) for name in ("tests", "failures", "skipped")} == {
-        "tests": "3",
-        "failures": "2",
-        "skipped": "1",
-    }
-    assert [(case.get("name"), [child.tag for child in case]) for case in suite] == [
-        ("002_email", ["failure"]),
-        ("004_bad", ["failure"]),
-        ("005", ["skipped"]),
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "4", "failures": "2", "errors": "0", "skipped": "2"}
+    assert [(case.get("name"), case[0].tag, case[0].get("message")) for case in suite] == [
+        (
+            "002_email",
+            "failure",
+            "migrations/002_email.undo.sql: the undo does not restore what was before",
+        ),
+        ("003_no", "skipped", "it has no undo"),
+        (
+            "004_bad",
+            "failure",
+            'cannot be applied: applying 004_bad failed: near "bad": syntax error',
+        ),
+        ("005", "skipped", "one before it cannot be applied"),
     ]
     assert "users_name" in (suite[0][0].text or "")
+
+
+def test_a_report_of_what_ended_the_proofs(project: Project) -> None:
+    """CI shows it where it shows the tests."""
+    project.add({**GOOD, "002.sql": "ATTACH 'other.db' AS other;"})
+    project.run("test", "--junit", "report.xml")
+    suite = ElementTree.parse(project.root / "report.xml").getroot()[0]  # noqa: S314 - flux's own
+    assert [(case.get("name"), case[0].tag) for case in suite] == [("flux test", "error")]
+    assert "ATTACH" in (suite[0][0].get("message") or "")
+
+
+@pytest.mark.parametrize("option", ["--junit=report.xml", "--require-undo"])
+def test_options_that_late_does_not_have(project: Project, option: str) -> None:
+    project.add(GOOD)
+    assert "not for --late" in project.fail("test", "--late", option, code=2)
+
+
+def test_an_id_in_place_of_an_address(project: Project) -> None:
+    project.add(GOOD)
+    assert project.fail("test", "001_users", code=2) == (
+        "error: 001_users is a migration, and stands where the database's address would\n"
+        "hint: --only 001_users proves it, --since 001_users that and all newer ones\n"
+    )
 
 
 def test_a_report_that_cannot_be_written(project: Project) -> None:

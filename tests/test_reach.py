@@ -110,7 +110,7 @@ def test_a_problem_says_where_and_what_to_do() -> None:
         "    3 |   CREATE ROLE x;\n"
         "      |   ^\n"
         "hint: where nothing on the server matters, say so: --throw-away-server, or "
-        "throwaway_server = true in the configuration"
+        "throw_away_server = true in the configuration"
     )
     assert (second.kind, second.ids) == ("reaches-beyond", ())
 

@@ -229,7 +229,7 @@ def test_what_reaches_beyond_is_refused(own: Project) -> None:
         with databases.database("003_rows"):
             pass
     if is_sqlite:
-        own.configure("throwaway_server = true")
+        own.configure("throw_away_server = true")
         with ScratchDatabases("flux.toml") as databases, databases.database():
             assert (own.root / "x.db").exists()
 

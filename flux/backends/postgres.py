@@ -614,11 +614,12 @@ class PostgresBackend(MigrationBackend):
         """The server of this database; connects to this database when it is entered."""
         from flux.backends.postgres_scratch import PostgresScratchPlace
 
-        address = self._dsn
-        if address is None:
+        if self._dsn is not None:
+            parameters = self.driver.parsed(self._dsn)
+        else:
             self._parameters = self._parameters or self.driver.parameters(self._handed_in)
-            address = self.driver.address(self._parameters)
-        return PostgresScratchPlace(self.driver, address, self._connect, wait=self.lock_wait)
+            parameters = self._parameters
+        return PostgresScratchPlace(self.driver, parameters, self._connect, wait=self.lock_wait)
 
     def check_reach(self, script: Script) -> list[Problem]:
         """The statements that reach beyond the database, to the whole server. Pure."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar, Final
@@ -49,16 +49,8 @@ class Driver(ABC):
         """The parameters of libpq for one more connection like this one, its password included."""
 
     @abstractmethod
-    def address(self, parameters: Mapping[str, Any]) -> str:
-        """The address that these parameters of libpq make, as a keyword string."""
-
-    @abstractmethod
-    def with_database(self, address: str, name: str) -> str:
-        """The same address with another database in it, as a keyword string."""
-
-    @abstractmethod
-    def database_of(self, address: str) -> str:
-        """The database that an address names; empty where it names none."""
+    def parsed(self, address: str) -> dict[str, Any]:
+        """The parameters that an address of libpq's gives."""
 
     @abstractmethod
     def check(self, connection: Any) -> None:

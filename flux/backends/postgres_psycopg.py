@@ -7,7 +7,7 @@ prepare what flux sends: behind a pooler, the next message may go to another ses
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -54,17 +54,9 @@ class Psycopg(Driver):
         info = connection.info
         return {**info.get_parameters(), "password": info.password}
 
-    def address(self, parameters: Mapping[str, Any]) -> str:
-        """The address that these parameters of libpq make, as a keyword string."""
-        return conninfo.make_conninfo(**parameters)
-
-    def with_database(self, address: str, name: str) -> str:
-        """The same address with another database in it, as a keyword string."""
-        return conninfo.make_conninfo(address, dbname=name)
-
-    def database_of(self, address: str) -> str:
-        """The database that an address names; empty where it names none."""
-        return str(conninfo.conninfo_to_dict(address).get("dbname", ""))
+    def parsed(self, address: str) -> dict[str, Any]:
+        """The parameters that an address of libpq's gives."""
+        return dict(conninfo.conninfo_to_dict(address))
 
     def check(self, connection: Any) -> None:
         """Raises `ConnectionStateError` where flux cannot use a connection that was handed in."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -42,17 +42,9 @@ class Psycopg2(Driver):
         info = connection.info
         return {**info.dsn_parameters, "password": info.password}
 
-    def address(self, parameters: Mapping[str, Any]) -> str:
-        """The address that these parameters of libpq make, as a keyword string."""
-        return str(extensions.make_dsn(**parameters))
-
-    def with_database(self, address: str, name: str) -> str:
-        """The same address with another database in it, as a keyword string."""
-        return str(extensions.make_dsn(address, dbname=name))
-
-    def database_of(self, address: str) -> str:
-        """The database that an address names; empty where it names none."""
-        return str(extensions.parse_dsn(address).get("dbname", ""))
+    def parsed(self, address: str) -> dict[str, Any]:
+        """The parameters that an address of libpq's gives."""
+        return dict(extensions.parse_dsn(address))
 
     def check(self, connection: Any) -> None:
         """Raises `ConnectionStateError` where flux cannot use a connection that was handed in."""

@@ -18,7 +18,7 @@ from flux.statements import SplitError, Token, tokens, words
 
 HINT: Final = (
     "where nothing on the server matters, say so: --throw-away-server, or "
-    "throwaway_server = true in the configuration"
+    "throw_away_server = true in the configuration"
 )
 
 #: What is the server's, as it stands behind CREATE, ALTER, DROP, and behind ON.

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
+from flux.address import libpq_url
 from flux.backends.patience import Patience
 from flux.backends.postgres_beyond import read_beyond
 from flux.backends.postgres_driver import Driver
@@ -92,14 +93,19 @@ class PostgresScratchPlace(ScratchPlace):
     """See `ScratchPlace`. One connection, to the address's own database, makes and drops them."""
 
     def __init__(
-        self, driver: Driver, address: str, connect: Callable[[], Any], *, wait: float
+        self,
+        driver: Driver,
+        parameters: Mapping[str, Any],
+        connect: Callable[[], Any],
+        *,
+        wait: float,
     ) -> None:
-        """`connect` gives a connection for `address`, in autocommit.
+        """`connect` gives a connection by `parameters` of libpq, in autocommit.
 
         `wait` is how many seconds to wait while another process builds a template.
         """
         self._driver = driver
-        self._address = address
+        self._parameters = parameters
         self._connect = connect
         self._wait = wait
         self._connection: Any = None
@@ -136,6 +142,9 @@ class PostgresScratchPlace(ScratchPlace):
         """Whether the connection goes to a socket of this machine, or to a loopback address."""
         return _is_near(self._connection.fileno())
 
+    def _address_of(self, name: str) -> str:
+        return libpq_url({**self._parameters, "dbname": name})
+
     # Making and dropping ---------------------------------------------------------------------
 
     def create(self) -> str:
@@ -143,11 +152,11 @@ class PostgresScratchPlace(ScratchPlace):
         name = new_name(SCRATCH, self._now())
         with self._reporting("cannot make a scratch database"):
             self._create(name, self._like_own(), self._told("scratch database"))
-        return self._driver.with_database(self._address, name)
+        return self._address_of(name)
 
     def drop(self, address: str) -> None:
         """Drop a scratch database, and end the sessions in it."""
-        name = self._driver.database_of(address)
+        name = str(self._driver.parsed(address).get("dbname", ""))
         if not name.startswith(SCRATCH):
             raise ScratchDatabaseError(f"{name} is no scratch database of flux's: it stays")
         with self._reporting(f"cannot drop the scratch database {name}"):
@@ -232,7 +241,7 @@ class PostgresScratchPlace(ScratchPlace):
                 try:
                     how = f" TEMPLATE {self._quoted(template)}"
                     self._create(name, how, self._told("scratch database"))
-                    return self._driver.with_database(self._address, name)
+                    return self._address_of(name)
                 except self._driver.error as error:
                     if sqlstate(error) != _MISSING:
                         raise
@@ -248,7 +257,7 @@ class PostgresScratchPlace(ScratchPlace):
                     return
                 self._create(name, self._like_own(), self._told("half a template"))
             try:
-                build(self._driver.with_database(self._address, name))
+                build(self._address_of(name))
                 with self._reporting("cannot make a template"):
                     self._publish(name, template, project)
             except BaseException:

@@ -9,7 +9,7 @@ from flux.statements import tokens
 
 HINT = (
     "where the other file does not matter, say so: --throw-away-server, or "
-    "throwaway_server = true in the configuration"
+    "throw_away_server = true in the configuration"
 )
 
 
