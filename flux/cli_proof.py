@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flux import directory as directories
 from flux import files, hooks, render_proof, schema
 from flux.console import keep_output_clean, listener, load_config, open_runner, print_json
+from flux.console import tell as say
 from flux.exceptions import FluxMigrationException, InvalidConfigurationError
 from flux.exit_codes import DISAGREES, DONE, FAILED
 from flux.interruption import Interruptible
@@ -224,4 +225,5 @@ def _stage(
     with scratch_place(
         config, database, shadow_url=arguments.shadow_url, here=arguments.here
     ) as place:
+        place.announce = say
         yield Stage(config, directory, place, on_event, on_runner)

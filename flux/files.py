@@ -28,7 +28,7 @@ def read(path: str) -> str | None:
     Raises `InvalidConfigurationError` where it cannot be read.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             return file.read()
     except FileNotFoundError:
         return None

@@ -142,6 +142,9 @@ class _Bench:
         self._requires_undo = stage.config.require_undo
         self._hooks = hooks
         self._known: Fingerprint | None = None
+        self._outside = stage.place.beyond()
+        #: When the last script ran, and its file.
+        self._last: tuple[Moment, str] = ("run", "")
 
     def replay(self, before: Sequence[Repeatable], migrations: Sequence[Migration]) -> None:
         """Bring the database to where all these are applied, with the rows that hooks put in."""
@@ -244,23 +247,29 @@ class _Bench:
             self._step("run", hook, moment, f"{moment}() fails")
 
     def _step(self, action: Action, subject: _Subject, moment: Moment, otherwise: str) -> None:
-        """Run one step, and see that a function does not change what is outside the database."""
+        """Run one step, and see that it changes nothing outside of the database."""
         step = Step(action, subject)
-        self._known = None
-        is_watched = step.script.function is not None and not self._rehearsal.reaches_out
-        outside = self._place.beyond() if is_watched else None
+        self._known, self._last = None, (moment, step.script.path)
         try:
             self._rehearsal.run(step)
         except FluxMigrationException as error:
             told = _as_told(error, step)
             raise _FaultError(Fault(moment, step.script.path, otherwise, error=told)) from error
-        if outside is not None and (found := compare(outside, self._place.beyond())):
+        if self._rehearsal.reaches_out:
+            return
+        before, self._outside = self._outside, self._place.beyond()
+        if found := compare(before, self._outside):
             message = "it changes what is outside of its database"
             raise _FaultError(Fault(moment, step.script.path, message, found))
 
     def _fingerprint(self) -> Fingerprint:
         if self._known is None:
-            self._known = self._rehearsal.fingerprint()
+            try:
+                self._known = self._rehearsal.fingerprint()
+            except FluxMigrationException as error:  # a script has closed the connection
+                raise _FaultError(
+                    Fault(*self._last, "leaves no connection", error=error)
+                ) from error
         return self._known
 
     def _expect(

@@ -11,7 +11,8 @@ from flux.checking import problems_of
 from flux.config import FluxConfig
 from flux.directory import MigrationDirectory
 from flux.exceptions import MigrationLoadingError, Problem, ScratchDatabaseError
-from flux.fingerprint import Fingerprint
+from flux.findings import listed
+from flux.fingerprint import Fingerprint, compare
 from flux.hooks import read_setup
 from flux.migration import Migration, Script
 from flux.plan import Step
@@ -50,7 +51,7 @@ class Stage(NamedTuple):
 
     def make(self, steps: Sequence[Step]) -> Fingerprint:
         """What steps make of an empty database. Raises what `Rehearsal` raises."""
-        with self.rehearsal() as rehearsal:
+        with unchanged_outside(self.config, self.place), self.rehearsal() as rehearsal:
             rehearsal.check(steps)
             for step in steps:
                 rehearsal.run(step)
@@ -98,6 +99,25 @@ class Rehearsal(NamedTuple):
             for script in _scripts(step)
             for problem in self.backend.check_reach(script)
         ]
+
+
+@contextmanager
+def unchanged_outside(config: FluxConfig, place: ScratchPlace) -> Iterator[None]:
+    """See that what runs in the block changes nothing outside of its database. Read-only.
+
+    Raises `ScratchDatabaseError`: what functions do cannot be read in a script.
+    """
+    if config.throw_away_server:
+        yield
+        return
+    before = place.beyond()
+    yield
+    if found := compare(before, place.beyond()):
+        raise ScratchDatabaseError(
+            "what is outside of the scratch database was changed: "
+            f"{listed([difference.item.label for difference in found])}",
+            hint="put it back; a server where that does not matter is a --throw-away-server",
+        )
 
 
 def one_batch(directory: MigrationDirectory, migrations: Sequence[Migration]) -> list[Step]:

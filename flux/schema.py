@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from flux.exceptions import FluxMigrationException
+from flux.directory import MigrationDirectory
+from flux.exceptions import FluxMigrationException, MigrationApplyError
 from flux.fingerprint import Difference, Fingerprint, compare
-from flux.plan import find_problems, refuse
-from flux.rehearsal import Stage, one_batch
+from flux.migration import Migration
+from flux.plan import Step, find_problems, refuse
+from flux.rehearsal import Stage, one_batch, unchanged_outside
 from flux.runner import FluxRunner
 
 #: The first line of a schema file.
@@ -44,10 +47,37 @@ def find_drift(stage: Stage, target: FluxRunner, ignore: Sequence[str]) -> tuple
     )
     by_id = {migration.id: migration for migration in directory.migrations}
     applied = [by_id[id] for id in state.in_order_of_application(directory.order)]
-    wanted = stage.make(one_batch(directory, applied) if applied else [])
     with target.backend.reporting("cannot read the catalog"):
-        found = target.backend.fingerprint()
-    return compare(wanted.without(ignore), found.without(ignore))
+        found = target.backend.fingerprint().without(ignore)
+    if len(applied) == len(directory.migrations):
+        return compare(stage.make(one_batch(directory, applied)).without(ignore), found)
+    before, after = _around_post_apply(stage, directory, applied)
+    # They may have run as they are now, or as they were before something was pending.
+    drift = compare(after.without(ignore), found)
+    explained = {one.item[:3] for one in drift} - {
+        one.item[:3] for one in compare(before.without(ignore), found)
+    }
+    return tuple(one for one in drift if one.item[:3] not in explained)
+
+
+def _around_post_apply(
+    stage: Stage, directory: MigrationDirectory, applied: Sequence[Migration]
+) -> tuple[Fingerprint, Fingerprint]:
+    """What the applied migrations make, and what post-apply scripts then make of that.
+
+    A script that fails may need a pending migration, and is passed over.
+    """
+    alone = one_batch(directory._replace(post_apply=()), applied)
+    scripts = [Step("run", repeatable) for repeatable in directory.post_apply]
+    with unchanged_outside(stage.config, stage.place), stage.rehearsal() as rehearsal:
+        rehearsal.check([*alone, *scripts])
+        for step in alone:
+            rehearsal.run(step)
+        before = rehearsal.fingerprint()
+        for step in scripts:
+            with suppress(MigrationApplyError):
+                rehearsal.run(step)
+        return before, rehearsal.fingerprint()
 
 
 def text_of(fingerprint: Fingerprint) -> str:

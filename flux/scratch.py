@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
 
-from flux.exceptions import Problem
+from flux.exceptions import FluxMigrationException, Problem
 from flux.fingerprint import Fingerprint
 from flux.migration import Script
 from flux.statements import Dialect, SplitError, Statement, split
@@ -100,6 +100,16 @@ class ScratchPlace(ABC):
         """What a statement in a scratch database can change outside of it, such as roles."""
         return Fingerprint()
 
+    #: Told of what goes wrong and ends nothing; a program puts its own in place of it.
+    announce: Callable[[str], None] = staticmethod(lambda _: None)
+
+    def discard(self, address: str) -> None:
+        """Drop a scratch database; where that cannot be, say so, and leave it to a later sweep."""
+        try:
+            self.drop(address)
+        except FluxMigrationException as error:
+            self.announce(f"{error.message}; a later run drops it")
+
     @contextmanager
     def database(self) -> Iterator[str]:
         """An empty scratch database until the block ends; its address."""
@@ -107,7 +117,7 @@ class ScratchPlace(ABC):
         try:
             yield address
         finally:
-            self.drop(address)
+            self.discard(address)
 
 
 # Names --------------------------------------------------------------------------------------

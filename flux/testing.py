@@ -33,6 +33,7 @@ from flux.exceptions import FluxMigrationException, ScratchDatabaseError
 from flux.hooks import read_setup
 from flux.migration import Repeatable, Script
 from flux.plan import Step, find_migration
+from flux.rehearsal import unchanged_outside
 from flux.results import BatchResult
 from flux.runner import FluxRunner
 from flux.scratch import ScratchPlace
@@ -215,7 +216,7 @@ class ScratchDatabases:
             with ExitStack() as stack:
                 yield stack
         finally:
-            self._place.drop(url)
+            self._place.discard(url)
 
     def _clone(self, directory: MigrationDirectory, to: str | None) -> str:
         """Copy the template of what a directory has, which is up to `to`; its address."""
@@ -228,8 +229,9 @@ class ScratchDatabases:
             rest = directory._replace(pre_apply=())
             with FluxRunner.from_config(self.config, url, directory=rest) as runner:
                 self._refuse_reaching(runner.backend, self._scripts(directory))
-                self._set_up(runner)
-                runner.apply_migrations()
+                with unchanged_outside(self.config, self._place):
+                    self._set_up(runner)
+                    runner.apply_migrations()
 
         try:
             if to is None:

@@ -290,7 +290,7 @@ def test_a_hook_that_fails_is_told_with_its_line(any_project: Project) -> None:
         ),
         pytest.param(
             "tests/001_users.py",
-            "def beforehand(connection): pass\n",
+            "def rows(connection): pass\n",
             "migrations/tests/001_users.py: has no hook\n"
             "hint: define before(connection), after(connection) or undone(connection)",
             id="no hook",
@@ -385,6 +385,38 @@ def test_a_function_that_makes_a_role_is_found(pg_alone: PostgresProject) -> Non
         assert any(role in line for line in lines[2:])
     finally:
         pg_alone.query(f"DROP ROLE IF EXISTS {role}")
+
+
+@pytest.mark.parametrize("command", ["test", "schema"])
+def test_a_function_of_the_database_that_makes_a_role_is_found(
+    pg_alone: PostgresProject, command: str
+) -> None:
+    role = f"g_{pg_alone.postgres.database}"
+    pg_alone.add(
+        {
+            "001_f.sql": "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN\n"
+            f"IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')\n"
+            f"THEN CREATE ROLE {role}; END IF; END $$;\nSELECT f();\n",
+            "001_f.undo.sql": "DROP FUNCTION f();\n",
+        }
+    )
+    try:
+        result = pg_alone.run(command)
+        assert result.code == 1
+        assert f"role {role}" in result.out + result.err
+    finally:
+        pg_alone.query(f"DROP ROLE IF EXISTS {role}")
+
+
+def test_a_hook_that_closes_the_connection(any_project: Project) -> None:
+    """It is that migration's fault, and the next is proven all the same."""
+    any_project.add(
+        {**GOOD, **MORE, "tests/001_users.py": "def after(connection):\n    connection.close()\n"}
+    )
+    result = any_project.run("test")
+    assert result.code == 1
+    assert told(result.out)[0] == "failed       001_users"
+    assert told(result.out)[-2:] == ["proven       003_more", "1 proven, 1 failed"]
 
 
 def test_an_attached_file_is_refused(project: Project) -> None:

@@ -145,6 +145,25 @@ def test_pending_migrations_are_no_drift(any_project: Project) -> None:
     assert "no drift" in any_project.succeed("drift")
 
 
+def test_what_post_apply_makes_of_pending_migrations_is_no_drift(any_project: Project) -> None:
+    """Before a deploy: one script needs a pending migration, the other has not run yet."""
+    (any_project.root / "migrations/post-apply/names.sql").unlink()
+    any_project.succeed("apply")
+    any_project.add(
+        {
+            "003_more.sql": "CREATE TABLE more (a integer);",
+            "post-apply/more.sql": "CREATE VIEW all_more AS SELECT a FROM more;",
+            "post-apply/names.sql": "CREATE VIEW all_names AS SELECT name FROM users;",
+        }
+    )
+    assert "no drift" in any_project.succeed("drift")
+    any_project.query("CREATE TABLE by_hand (a integer)")
+    result = any_project.run("drift")
+    assert result.code == 4
+    assert "by_hand" in result.out
+    assert "all_" not in result.out
+
+
 def test_drift_of_an_untouched_database(any_project: Project) -> None:
     """A mistyped address must not pass for a database without drift."""
     assert any_project.fail("drift") == (

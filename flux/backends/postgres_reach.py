@@ -14,7 +14,7 @@ from typing import Final
 from flux.exceptions import Problem
 from flux.migration import Script
 from flux.scratch import reaching
-from flux.statements import SplitError, Token, tokens, words
+from flux.statements import SplitError, Statement, Token, split, tokens
 
 HINT: Final = (
     "where nothing on the server matters, say so: --throw-away-server, or "
@@ -25,8 +25,10 @@ HINT: Final = (
 _OF_SERVER: Final = frozenset({"ROLE", "USER", "GROUP", "TABLESPACE", "DATABASE", "SUBSCRIPTION"})
 _GRANTED_ON: Final = frozenset({"DATABASE", "TABLESPACE", "PARAMETER"})
 _PAIRS: Final = (["ALTER", "SYSTEM"], ["REASSIGN", "OWNED"], ["DROP", "OWNED"])
-_FIRST: Final = frozenset(
-    "CREATE ALTER DROP GRANT REVOKE COMMENT SECURITY REASSIGN COPY DO".split()  # noqa: SIM905 - words are easier to read than quotes
+#: Functions of the server, and of its extensions, that do something outside of the database.
+_OUTSIDE: Final = re.compile(
+    r"DBLINK\w*|LO_(EX|IM)PORT|PG_FILE_\w+|PG_RELOAD_CONF|PG_ROTATE_LOGFILE|PG_SWITCH_WAL|"
+    r"PG_(TERMINATE|CANCEL)_BACKEND|PG_(CREATE|DROP|COPY)_\w*REPLICATION_SLOT|PG_PROMOTE"
 )
 _QUOTED: Final = ("string literal", "dollar-quoted string")
 #: Behind these a statement of PL/pgSQL begins.
@@ -41,8 +43,6 @@ def find_reaching(script: Script) -> list[Problem]:
 def reach_of(sql: str) -> str | None:
     """What in a statement reaches beyond its database (`CREATE ROLE`); None for nothing. Pure."""
     try:
-        if next(words(sql, "postgres"), "") not in _FIRST:
-            return None
         return _reach(list(tokens(sql, "postgres")))
     except SplitError:
         return None
@@ -50,6 +50,9 @@ def reach_of(sql: str) -> str | None:
 
 def _reach(statement: list[Token]) -> str | None:
     heads = [_head(token) for token in statement]
+    for name, after in pairwise([*heads, ""]):
+        if after == "(" and _OUTSIDE.fullmatch(name):
+            return f"{name.lower()}()"
     first, second, third = [*heads, "", "", ""][:3]
     if first == "DO":
         return next(filter(None, map(_reach_of_body, _texts(statement))), None)
@@ -79,28 +82,33 @@ def _reach_of_copy(heads: list[str]) -> str | None:
                 return f"COPY {before} PROGRAM"
             if before == "TO" and head in _QUOTED:
                 return "COPY TO a file of the server"
-        before = head
+        if (before, head) not in (("TO", "E"), ("TO", "U")):  # what may stand before a literal
+            before = head
     return None
 
 
 def _reach_of_body(body: str) -> str | None:
-    """Of the statements of PL/pgSQL in a DO, and of those that it puts together."""
+    """Of the statements of PL/pgSQL in a DO, and of those that it puts together.
+
+    Where it executes what it has put together, each of its literals may be a part of that.
+    """
     try:
         found = list(tokens(body, "postgres"))
     except SplitError:
         return None
-    for statement in _statements(found):
-        heads = [_head(token) for token in statement]
-        # The text of an EXECUTE may be put together in a variable, before.
-        if heads[:1] == ["EXECUTE"] or (":", "=") in pairwise(heads):
-            what = reach_of(" x ".join(_texts(statement)))
-        elif heads and heads[0] in _FIRST:
-            what = _reach(statement)
-        else:
-            what = None
-        if what is not None:
-            return what
-    return None
+    parts = [_reach(statement) for statement in _statements(found)]
+    if any(_head(token) == "EXECUTE" for token in found):
+        literals = _texts(found)
+        parts += [reach_of(one) for text in (*literals, "".join(literals)) for one in _each(text)]
+    return next(filter(None, parts), None)
+
+
+def _each(text: str) -> list[str]:
+    """The statements of a literal."""
+    try:
+        return [one.text for one in split(text, "postgres") if isinstance(one, Statement)]
+    except SplitError:
+        return []
 
 
 def _statements(found: list[Token]) -> Iterator[list[Token]]:

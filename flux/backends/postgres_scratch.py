@@ -43,12 +43,14 @@ _MISSING: Final = "3D000"  # invalid_catalog_name
 _EXISTS: Final = "42P04"  # duplicate_database
 #: Seconds to wait for a database that others use for a moment, as all do with template1.
 _BUSY_FOR: Final = 60.0
+_FORCED_FOR: Final = 5.0
 
 #: Nothing that a role or a database sets may end the wait for another process.
 _BEGIN: Final = """\
 SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
-SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, current_user::text,
-    pg_catalog.pg_backend_pid()
+SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, current_user::text, pid,
+    pg_catalog.concat(pid, '.', extract(epoch FROM backend_start))
+FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()
 """
 #: This database and template1, each with all columns that its version has.
 _DATABASES: Final = """\
@@ -61,7 +63,10 @@ ORDER BY d.datname <> pg_catalog.current_database()
 _OURS: Final = """\
 SELECT d.datname::text, pg_catalog.shobj_description(d.oid, 'pg_database'),
     EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
-            WHERE a.datid = d.oid AND a.backend_type <> 'autovacuum worker')
+            WHERE a.datid = d.oid AND a.backend_type <> 'autovacuum worker'
+            OR pg_catalog.concat(a.pid, '.', extract(epoch FROM a.backend_start)) =
+                pg_catalog.substring(pg_catalog.shobj_description(d.oid, 'pg_database'),
+                                     ', by session ([0-9.]+)'))
 FROM pg_catalog.pg_database d
 WHERE pg_catalog.starts_with(d.datname::text, '{}') ORDER BY d.datname
 """
@@ -76,7 +81,12 @@ class _Ours(NamedTuple):
 
     @property
     def made(self) -> float | None:
-        """When it was made, by the comment or else the name, in seconds since 1970."""
+        """When it was made, by the comment or else the name, in seconds since 1970.
+
+        None where the name is none that flux gives.
+        """
+        if made_at(self.name) is None:
+            return None
         match = re.match(r"flux: .*?, made (\S+Z)(?: |$)", self.comment or "")
         if match is not None:
             with suppress(ValueError):
@@ -116,10 +126,12 @@ class PostgresScratchPlace(ScratchPlace):
     def __enter__(self) -> PostgresScratchPlace:
         self._connection = self._connect()
         with self._reporting("cannot use the server for scratch databases"):
-            [(now, self._role, pid)] = self._fetch(_BEGIN)
+            [(now, self._role, pid, session)] = self._fetch(_BEGIN)
         self._ahead = now - time.time()
         #: Behind a pooler a lock could not be found again.
         self._is_direct = pid == self._connection.info.backend_pid
+        #: What stands in comments for this connection: while it is there, they are in use.
+        self._session = f", by session {session}" if self._is_direct else ""
         return self
 
     def __exit__(
@@ -185,7 +197,8 @@ class PostgresScratchPlace(ScratchPlace):
             raise
 
     def _drop(self, name: str, how: str = "") -> None:
-        self._patiently(f"DROP DATABASE IF EXISTS {self._quoted(name)}{how}")
+        # What FORCE does not end, such as a subscription, does not go away by waiting.
+        self._patiently(f"DROP DATABASE IF EXISTS {self._quoted(name)}{how}", wait=_FORCED_FOR)
 
     def _try_to_drop(self, name: str) -> bool:
         """Drop a database that nobody is connected to; False where it is another's, or gone."""
@@ -210,7 +223,7 @@ class PostgresScratchPlace(ScratchPlace):
     def _told(self, what: str) -> str:
         """What a comment tells: what it is, when it was made, and by whom."""
         moment = datetime.fromtimestamp(int(self._now()), timezone.utc)
-        return f"flux: {what}, made {moment:%Y-%m-%dT%H:%M:%SZ} by {owner()}"
+        return f"flux: {what}, made {moment:%Y-%m-%dT%H:%M:%SZ} by {owner()}{self._session}"
 
     def _now(self) -> float:
         return time.time() + self._ahead
@@ -337,9 +350,9 @@ class PostgresScratchPlace(ScratchPlace):
             cursor.execute(sql)
             return list(cursor.fetchall())
 
-    def _patiently(self, sql: str) -> None:
-        """Run a statement, again and again while a database that it needs is in use."""
-        patience = Patience(_BUSY_FOR)
+    def _patiently(self, sql: str, wait: float = _BUSY_FOR) -> None:
+        """Run a statement, again while a database that it needs is in use, for `wait` seconds."""
+        patience = Patience(wait)
         while True:
             try:
                 return self._run(sql)
@@ -356,7 +369,7 @@ class PostgresScratchPlace(ScratchPlace):
         except self._driver.error as error:
             told = report(error, self._driver)
             hint = told.hint
-            if sqlstate(error) == INSUFFICIENT_PRIVILEGE:
+            if sqlstate(error) == INSUFFICIENT_PRIVILEGE and "cannot drop" not in what:
                 hint = (
                     f"ALTER ROLE {self._quoted(self._role)} CREATEDB, or name a server whose "
                     "databases may come and go: --shadow-url, or shadow_url in the configuration"
