@@ -303,12 +303,15 @@ def _at_stake(project: PostgresProject, base: str, late: str, newer: str) -> set
     with FluxRunner.from_file(project.root / "flux.toml") as runner:
         backend = runner.backend
         tables = row_tables(backend.fingerprint())
-    works = (
-        row_work([one for one in split(sql, "postgres") if isinstance(one, Statement)],
-                 "postgres", tables)
+    one, other = (
+        row_work(
+            [piece for piece in split(sql, "postgres") if isinstance(piece, Statement)],
+            "postgres",
+            tables,
+        )
         for sql in (late, newer)
-    )  # fmt: skip
-    return tables_at_stake(*works, tables)
+    )
+    return tables_at_stake(one, other, tables)
 
 
 @pytest.mark.parametrize(
