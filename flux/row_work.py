@@ -45,7 +45,7 @@ class RowWork(NamedTuple):
     parts: tuple[Part, ...] | None = ()
 
 
-#: Of a Python function.
+#: Of a Python function, and of what cannot be read.
 ANYTHING = RowWork(Effect.ANYTHING, parts=None)
 
 # The words that are known ------------------------------------------------------------------------
@@ -77,15 +77,18 @@ _CLAUSES = _set(
 )
 _CALLS = _TYPES | _FUNCTIONS | _CLAUSES
 #: A plain UPDATE holds these, names of columns, and what may be called.
-_PLAIN = (
-    _TYPES | _LITERALS | _FUNCTIONS
-) | _set("where and or not in is between like ilike case when then else end as escape")  # fmt: skip
+_PLAIN = _TYPES.union(
+    _LITERALS,
+    _FUNCTIONS,
+    _set("where and or not in is between like ilike case when then else end as escape"),
+)
 #: A new column has these behind its name.
 _OF_COLUMN = _TYPES | _LITERALS | {"NOT"}
 #: What may be added to a table in place of a column.
 _NO_COLUMN = _set("constraint check unique primary foreign exclude if")
 #: A table with these takes something over from others, or has others take over from it.
 _TIES = _set("like inherits partition of nextval on")
+#: Names in which the catalog itself is looked at.
 _CATALOG = re.compile(
     r"(pg_|information_schema|sqlite_|pragma_|_flux|current_schema)"
     r"|reg(class|proc|type|oper|role|namespace|config|dictionary|collation)"
