@@ -20,7 +20,8 @@ from flux.migration import Migration, Order, sort_key
 from flux.plan import DatabaseState, Plan
 from flux.rehearsal import Rehearsal, Stage, one_batch
 from flux.results import Event
-from flux.row_work import ANYTHING, RowWork, columns_of, row_work, tables_at_stake
+from flux.row_tables import row_tables
+from flux.row_work import ANYTHING, RowWork, row_work, tables_at_stake
 from flux.shadow import scratch_place_beside
 from flux.steps import StepRunner
 
@@ -29,14 +30,18 @@ Way = Literal["in order", "late"]
 
 
 class AtStake(NamedTuple):
-    """A table of which a late migration and a newer one both change rows that are there already."""
+    """A table of which a late migration and a newer one may both change rows that are there.
+
+    The name is empty where it may be any table.
+    """
 
     table: str
     late: str
     newer: str
 
     def __str__(self) -> str:
-        return f"{self.late} and {self.newer} both change rows of {self.table}"
+        rows = f"rows of {self.table}" if self.table else "rows"
+        return f"{self.late} and {self.newer} may both change {rows}"
 
 
 class LateProof(NamedTuple):
@@ -182,23 +187,24 @@ def _rows_at_stake(
     late: Collection[str],
     key: Callable[[str], Any],
 ) -> tuple[AtStake, ...]:
-    """The tables whose rows both a late migration and a newer one change, by what they say."""
+    """The tables whose rows both a late migration and a newer one may change, by what they say."""
     backend = rehearsal.backend
+
+    tables = row_tables(rehearsal.fingerprint())
 
     def work(migration: Migration) -> RowWork:
         if migration.script.function is not None:
             return ANYTHING
-        return row_work(backend.statements(migration.script), backend.dialect)
+        return row_work(backend.statements(migration.script), backend.dialect, tables)
 
     works = {migration.id: work(migration) for migration in migrations}
-    columns = columns_of(rehearsal.fingerprint())
     return tuple(
         sorted(
             AtStake(table, id, other)
             for id in late
             for other in works
             if key(other) > key(id) and other not in late
-            for table in tables_at_stake(works[id], works[other], columns)
+            for table in tables_at_stake(works[id], works[other], tables)
         )
     )
 

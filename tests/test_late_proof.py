@@ -14,8 +14,11 @@ from flux.plan import Plan
 from flux.rehearsal import Stage
 from flux.render_late import late_proof_data, late_proof_text
 from flux.results import Event
+from flux.row_tables import row_tables
+from flux.row_work import row_work, tables_at_stake
 from flux.scratch import SCRATCH
 from flux.shadow import scratch_place_beside
+from flux.statements import Statement, split
 from tests.postgres_project import PostgresProject
 from tests.project import Project
 
@@ -69,7 +72,7 @@ SEED = "INSERT INTO users VALUES (1, 'Ada'), (2, 'Grace');\n"
         pytest.param(
             "CREATE TABLE log (what TEXT, at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, n FLOAT);\n",
             "INSERT INTO log (what, n) SELECT 'late', random();\n",
-            "INSERT INTO log (what, n) SELECT 'newer', random();\n",
+            "INSERT INTO log (what, n) VALUES ('newer', random());\n",
             ".sql",
             id="what is another one each time",
         ),
@@ -79,15 +82,6 @@ SEED = "INSERT INTO users VALUES (1, 'Ada'), (2, 'Grace');\n"
             SEED,
             ".py",
             id="text from Python",
-        ),
-        pytest.param(
-            USERS,
-            "def apply(connection):\n"
-            "    cursor = connection.cursor()\n"
-            "    cursor.execute('CREATE TABLE books (id INTEGER PRIMARY KEY)')\n",
-            SEED,
-            ".py",
-            id="a function in Python",
         ),
         pytest.param(
             USERS + "ALTER TABLE users ADD COLUMN email TEXT;\n",
@@ -122,7 +116,7 @@ def test_what_does_not_matter_is_proven(
             USERS + SEED,
             "UPDATE users SET name = 'nobody' WHERE id = 1;\n",
             "UPDATE users SET name = upper(name);\n",
-            "the order matters: values of name of rows of {}users",
+            "the order matters: values of name of {}users",
             id="values of a column",
         ),
         pytest.param(
@@ -136,7 +130,7 @@ def test_what_does_not_matter_is_proven(
             USERS + SEED + "CREATE TABLE names (id INTEGER, name TEXT);\n",
             "UPDATE users SET id = 3 - id + 10 WHERE name IN (SELECT name FROM names);\n",
             "INSERT INTO names SELECT id, name FROM users;\n",
-            "the order matters: values of id of rows of {}users",
+            "the order matters: values of id of {}users",
             id="ids",
         ),
         pytest.param(
@@ -164,8 +158,8 @@ def test_what_does_not_matter_is_proven(
             USERS,
             "UPDATE users SET name = 'nobody' WHERE name IS NULL;\n",
             "UPDATE users SET name = '' WHERE name IS NULL;\n",
-            "whether the order matters depends on rows that are there already: newer ones change "
-            "those of users, too",
+            "whether the order matters depends on rows that are there already: "
+            "002 and 003 may both change rows of users",
             id="rows that migrations did not make",
         ),
     ],
@@ -187,6 +181,173 @@ def test_what_matters_is_refused(
     )
     assert shop.applied() == ["001", "003"]
     assert shop.query("SELECT count(*) FROM users") == before
+
+
+# Of what a scratch database has no rows -----------------------------------------------------
+
+BASE = """\
+CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, n NUMERIC);
+CREATE TABLE old (id INTEGER, a TEXT, n NUMERIC);
+"""
+FUNCTION = "CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql AS 'SELECT lower($1)';\n"
+TRIGGER = """\
+CREATE FUNCTION trim_a() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN NEW.a := trim(NEW.a); RETURN NEW; END $$;
+CREATE TRIGGER trims BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION trim_a();
+"""
+DOUBLES = "UPDATE t SET n = n * 2"
+
+
+@pytest.mark.parametrize(
+    ("more", "late", "newer"),
+    [
+        pytest.param("CREATE VIEW v AS SELECT * FROM t", "UPDATE v SET n = n * 2",
+                     "UPDATE t SET n = n + 1", id="a view"),
+        pytest.param("CREATE FUNCTION dbl() RETURNS void LANGUAGE sql AS 'UPDATE t SET n = n * 2'",
+                     "SELECT dbl()", "UPDATE t SET n = n + 1", id="a function that updates"),
+        pytest.param(FUNCTION,
+                     "CREATE OR REPLACE FUNCTION norm(text) RETURNS text LANGUAGE sql "
+                     "AS 'SELECT upper($1)'",
+                     "UPDATE t SET a = norm(a)", id="a function that is called"),
+        pytest.param("", TRIGGER, DOUBLES, id="a trigger"),
+        pytest.param("", "CREATE RULE r AS ON UPDATE TO t DO INSTEAD NOTHING", DOUBLES,
+                     id="a rule"),
+        pytest.param("", "ALTER TABLE t ALTER n SET DEFAULT 9",
+                     "INSERT INTO t (id, a) SELECT id, a FROM old", id="a default"),
+        pytest.param("CREATE SEQUENCE sq", "ALTER SEQUENCE sq RESTART 100",
+                     "INSERT INTO t (id, a) SELECT nextval('sq'), a FROM old", id="a sequence"),
+        pytest.param("CREATE SEQUENCE sq", "SELECT nextval('sq')",
+                     "INSERT INTO t (id, a) SELECT nextval('sq'), a FROM old", id="nextval"),
+        pytest.param("", "ALTER TABLE t ALTER n TYPE numeric(10, 0)", "UPDATE t SET n = n * 10",
+                     id="a type that rounds"),
+        pytest.param("CREATE TABLE p (id integer, n integer) PARTITION BY RANGE (id);\n"
+                     "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)",
+                     "UPDATE p1 SET n = n * 2", "UPDATE p SET n = n + 1", id="a partition"),
+        pytest.param("CREATE TABLE par (id integer PRIMARY KEY);\n"
+                     "CREATE TABLE chi (id integer REFERENCES par ON DELETE CASCADE);\n"
+                     "CREATE TABLE arch (id integer)",
+                     "DELETE FROM par", "INSERT INTO arch SELECT * FROM chi", id="a cascade"),
+        pytest.param('CREATE TABLE "my-t" (n integer)', 'UPDATE "my-t" SET n = n * 2',
+                     'UPDATE "my-t" SET n = n + 1', id="quoted names"),
+        pytest.param("", 'UPDATE U&"\\0074" SET n = n * 2', "UPDATE t SET n = n + 1",
+                     id="a name in codes"),
+        pytest.param("", f"EXPLAIN ANALYZE {DOUBLES}", "UPDATE t SET n = n + 1", id="explain"),
+        pytest.param("", f"PREPARE x AS {DOUBLES}; EXECUTE x", "UPDATE t SET n = n + 1",
+                     id="prepare"),
+        pytest.param("", "UPDATE t SET a = 'z' WHERE id = 1",
+                     "UPDATE t SET n = 0 WHERE t::text LIKE '%z%'", id="the whole row"),
+        pytest.param("CREATE MATERIALIZED VIEW mv AS SELECT * FROM t",
+                     "REFRESH MATERIALIZED VIEW mv", DOUBLES, id="a materialized view"),
+        # What others may think of.
+        pytest.param("ALTER TABLE old ADD COLUMN c text", "ALTER TABLE t ADD COLUMN c text",
+                     "INSERT INTO old SELECT * FROM t", id="all columns"),
+        pytest.param("", "CREATE UNIQUE INDEX i ON t (a)",
+                     "INSERT INTO t SELECT * FROM old ON CONFLICT DO NOTHING;\n"
+                     "UPDATE t SET a = a || id", id="a unique index"),
+        pytest.param("", "INSERT INTO old VALUES (1, 'x', 2)",
+                     "UPDATE t SET n = (SELECT count(*) FROM old)", id="rows that are counted"),
+        pytest.param("", "ALTER TABLE t ADD COLUMN at timestamp",
+                     "DO $$ DECLARE r record; BEGIN FOR r IN SELECT table_name FROM "
+                     "information_schema.columns WHERE column_name = 'at' AND table_schema = "
+                     "'public' LOOP EXECUTE 'UPDATE ' || r.table_name || ' SET at = now()'; "
+                     "END LOOP; END $$", id="a block that looks at the catalog"),
+        pytest.param("CREATE SCHEMA app", "CREATE TABLE app.t (id integer, n numeric)", DOUBLES,
+                     id="a table that may hide another"),
+        pytest.param("CREATE TABLE par (id integer PRIMARY KEY);\n"
+                     "CREATE TABLE chi (id integer)",
+                     "ALTER TABLE chi ADD FOREIGN KEY (id) REFERENCES par ON DELETE CASCADE "
+                     "NOT VALID", "DELETE FROM par", id="a foreign key to be"),
+        pytest.param("", "ALTER TABLE t ADD COLUMN c serial", DOUBLES, id="rows in their order"),
+    ],
+)  # fmt: skip
+def test_without_its_rows_nothing_is_proven(
+    pg_alone: PostgresProject, more: str, late: str, newer: str
+) -> None:
+    """By the catalog that these migrations make on a real server."""
+    assert _at_stake(pg_alone, f"{BASE}{more};\n", late, newer)
+
+
+@pytest.mark.parametrize(
+    ("late", "newer"),
+    [
+        pytest.param("CREATE TABLE x (id integer)", "CREATE TABLE y (id serial)", id="tables"),
+        pytest.param("CREATE TABLE x (id serial REFERENCES t)", DOUBLES, id="a table beside rows"),
+        pytest.param("CREATE TABLE x (id integer)", "CREATE INDEX ON t (lower(a))",
+                     id="an index"),
+        pytest.param("ALTER TABLE t ADD COLUMN c text", "ALTER TABLE old ADD COLUMN c text",
+                     id="columns of two tables"),
+        pytest.param("ALTER TABLE t ADD COLUMN c text", "UPDATE t SET n = n * 2",
+                     id="a column beside others"),
+        pytest.param("CREATE TABLE x (id integer); INSERT INTO x VALUES (1)",
+                     "CREATE TABLE y (id integer); INSERT INTO y VALUES (1)", id="own rows"),
+        pytest.param("CREATE TABLE x (id integer); INSERT INTO x VALUES (1)",
+                     "DELETE FROM t WHERE id IN (SELECT id FROM old)", id="own rows beside rows"),
+        pytest.param("COMMENT ON TABLE t IS 'x'; GRANT SELECT ON t TO public", DOUBLES,
+                     id="comments and grants"),
+        pytest.param("ALTER TABLE t ADD CONSTRAINT c CHECK (n > 0)",
+                     "CREATE UNIQUE INDEX i ON old (a)", id="constraints"),
+        pytest.param("", TRIGGER, id="a trigger beside nothing"),
+    ],
+)  # fmt: skip
+def test_what_needs_no_rows_is_still_proven(
+    pg_alone: PostgresProject, late: str, newer: str
+) -> None:
+    assert not _at_stake(pg_alone, BASE, late, newer)
+
+
+def _at_stake(project: PostgresProject, base: str, late: str, newer: str) -> set[str]:
+    """What is at stake, by the catalog that base, late and newer make."""
+    for sql in (base, late, newer):
+        if sql:
+            project.query(sql)
+    with FluxRunner.from_file(project.root / "flux.toml") as runner:
+        backend = runner.backend
+        tables = row_tables(backend.fingerprint())
+    one, other = (
+        row_work(
+            [piece for piece in split(sql, "postgres") if isinstance(piece, Statement)],
+            "postgres",
+            tables,
+        )
+        for sql in (late, newer)
+    )
+    return tables_at_stake(one, other, tables)
+
+
+@pytest.mark.parametrize(
+    ("more", "late", "newer", "what"),
+    [
+        pytest.param(
+            "CREATE VIEW v AS SELECT * FROM t;\n",
+            "UPDATE v SET n = n * 2;\n",
+            "UPDATE t SET n = n + 1;\n",
+            "rows",
+            id="a view",
+        ),
+        pytest.param("", TRIGGER, f"{DOUBLES};\n", "rows of t", id="a trigger"),
+        pytest.param(
+            "",
+            "ALTER TABLE t ALTER n SET DEFAULT 9;\n",
+            "INSERT INTO t (id, a) SELECT id, a FROM old;\n",
+            "rows of t",
+            id="a default",
+        ),
+    ],
+)
+def test_rows_of_users_are_thought_of(
+    pg_alone: PostgresProject, more: str, late: str, newer: str, what: str
+) -> None:
+    pg_alone.configure('late = "prove"', 'migrations_schema = "public"')
+    _merge(pg_alone, BASE + more, late, newer)
+    error = pg_alone.fail("apply", code=4)
+    assert f"are there already: 002 and 003 may both change {what}\n" in error
+    assert pg_alone.applied() == ["001", "003"]
+
+
+def test_a_function_in_python_may_do_anything(shop: Project) -> None:
+    late = "def apply(connection):\n    connection.cursor().execute('CREATE TABLE a (b int)')\n"
+    _merge(shop, USERS, late, SEED, ".py")
+    assert "002 and 003 may both change rows\n" in shop.fail("apply", code=4)
 
 
 # What it depends on -------------------------------------------------------------------------
@@ -255,9 +416,7 @@ def test_earlier_late_ones_are_where_they_were_applied(shop: Project) -> None:
     assert "the order matters" in shop.fail("apply", code=4)
     shop.succeed("apply", "--allow-late")
     shop.add({"002a.sql": "CREATE TABLE books (id INTEGER);\n"})
-    assert "2a is late, and the order matters: values of id of rows of" in shop.fail(
-        "apply", code=4
-    )
+    assert "2a is late, and the order matters: values of id of" in shop.fail("apply", code=4)
 
 
 def test_a_missing_migration_cannot_be_tried(shop: Project) -> None:
