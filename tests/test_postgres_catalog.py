@@ -901,19 +901,21 @@ def test_another_role_reads_the_same_as_the_one_that_migrates(database: Postgres
         "ALTER TABLE users OWNER TO alice; GRANT EXECUTE ON FUNCTION f TO alice;"
         "CREATE POLICY o ON users TO CURRENT_USER;"
         "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO alice;"
-        "CREATE EXTENSION IF NOT EXISTS plpgsql; REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC"
+        "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC"
     )
     monitor = f"monitor_{database.database}"
-    database.query(f"CREATE ROLE {monitor} LOGIN")
+    database.query(f"CREATE ROLE {monitor} LOGIN PASSWORD '{database.server.password}'")
+    url = database.url.replace(f"//{database.server.user}:", f"//{monitor}:")
     try:
         before = postgres_fingerprint(database.url)
         database.query(f"GRANT SELECT ON _flux_migrations, happy TO {monitor}")
         here = postgres_fingerprint(database.url)
-        there = postgres_fingerprint(database.url.replace("postgres@", f"{monitor}@"))
+        there = postgres_fingerprint(url)
+        assert url != database.url
         assert there == here
         assert differences(before, there) == [f"extra grant on view public.happy to {monitor}"]
         database.query("DROP TABLE _flux_migrations, _flux_migrations_state")
-        there = postgres_fingerprint(database.url.replace("postgres@", f"{monitor}@"))
+        there = postgres_fingerprint(url)
         assert "changed view public.happy" in differences(before, there)
     finally:
         database.query(f"DROP OWNED BY {monitor}; DROP ROLE {monitor}")

@@ -1,4 +1,4 @@
-"""What a fingerprint tells of PostgreSQL's grants: how they differ from the usual. Pure: text alone.
+"""What a fingerprint tells of PostgreSQL's grants: what differs from the usual. Pure: text alone.
 
 Usual is what an object's owner and everybody have by default; what came with the server or with an
 extension has the rights that it came with.
