@@ -7,9 +7,10 @@ the smallest thing that differs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from itertools import groupby
+from itertools import groupby, starmap, zip_longest
 from typing import Literal, NamedTuple
 
 
@@ -96,11 +97,15 @@ class Fingerprint(NamedTuple):
 def compare(before: Fingerprint, after: Fingerprint) -> tuple[Difference, ...]:
     """What differs from the first fingerprint to the second, in order.
 
-    Of an object that only one of them has, what belongs to it is not listed once more.
+    Of an object that only one of them has, what belongs to it is not listed once more. Items may
+    share a name: those that are the same in both go first, and the others are told in pairs.
     """
-    old, new = ({item[:3]: item for item in one.items} for one in (before, after))
+    old, new = Counter(before.items), Counter(after.items)
+    gone, come = _by_name(old - new), _by_name(new - old)
     found = [
-        Difference(old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)
+        difference
+        for name in gone | come
+        for difference in starmap(Difference, zip_longest(gone.get(name, ()), come.get(name, ())))
     ]
     alone = {
         difference.item.label
@@ -122,6 +127,12 @@ def described(item: Item) -> list[str]:
 def _indented(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         yield f"    {line}" if line else ""
+
+
+def _by_name(items: Counter[Item]) -> dict[tuple[str, ...], list[Item]]:
+    """The items of each kind and name, in order."""
+    ordered = sorted(items.elements())
+    return {name: [*group] for name, group in groupby(ordered, lambda item: item[:3])}
 
 
 def _place(item: Item) -> tuple[str, bool, Item]:

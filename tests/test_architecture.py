@@ -41,7 +41,8 @@ ORDER = (
     "backends/postgres_errors backends/postgres_history "
     "backends/postgres_outcome backends/postgres_session",
     "backends/sqlite_spelling backends/postgres_catalog_parts",
-    "backends/postgres_catalog_tables backends/postgres_catalog_objects",
+    "backends/postgres_catalog_tables backends/postgres_catalog_objects "
+    "backends/postgres_catalog_schemaless backends/postgres_catalog_grants",
     "backends/sqlite_catalog backends/postgres_catalog",
     "backends/sqlite_contents backends/postgres_contents",
     "backends/sqlite_examination backends/postgres_examination backends/postgres_run "

@@ -61,6 +61,7 @@ def test_what_is_ignored_takes_along_what_belongs_to_it(
 
 
 LONGER = NAME._replace(definition="text not null")
+OTHER = NAME._replace(definition="bytea")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,10 @@ LONGER = NAME._replace(definition="text not null")
             [(USERS, USERS._replace(definition="owner eve")), (NAME, None)],
             id="changed, and something of it missing",
         ),
+        pytest.param([NAME, NAME], [NAME], [(NAME, None)], id="one of two"),
+        pytest.param([NAME, LONGER], [LONGER], [(NAME, None)], id="one of two that differ"),
+        pytest.param([NAME], [LONGER, NAME], [(None, LONGER)], id="another one of that name"),
+        pytest.param([NAME, OTHER], [NAME, LONGER], [(OTHER, LONGER)], id="one of two changed"),
     ],
 )
 def test_compare(

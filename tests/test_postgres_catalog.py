@@ -61,6 +61,16 @@ _POLICY = _T + "CREATE POLICY o ON t USING (a > 1);\n"
 _WRAPPER = "CREATE FOREIGN DATA WRAPPER w;\nCREATE SERVER s FOREIGN DATA WRAPPER w;\n"
 _PUBLICATION = _T + "CREATE PUBLICATION p FOR TABLE t;\n"
 
+_ADDITION = (
+    "CREATE FUNCTION l(int, text) RETURNS bool LANGUAGE sql AS 'SELECT true';\n"
+    "CREATE FUNCTION c(int, text) RETURNS int LANGUAGE sql AS 'SELECT 1';\n"
+    "CREATE OPERATOR <<< (leftarg = int, rightarg = text, function = l);\n"
+)
+_SECRET_OPTIONS = (
+    _WRAPPER + "ALTER SERVER s OPTIONS (password 'x');\n"
+    "CREATE USER MAPPING FOR alice SERVER s OPTIONS (pw 'x');\n"
+)
+
 CHANGES = {
     # Schemas, tables
     "schema": Change("", "CREATE SCHEMA s", ["extra schema s"]),
@@ -101,6 +111,11 @@ CHANGES = {
     "clustered": Change(_INDEX, "ALTER TABLE t CLUSTER ON i", ["changed index i"]),
     "inheritance": Change(
         _T + "CREATE TABLE p (a int)", "ALTER TABLE t INHERIT p", ["changed table public.t"]
+    ),
+    "inherited alone, or of its own, too": Change(
+        "CREATE TABLE p (a int, CONSTRAINT c CHECK (a > 1)); CREATE TABLE t () INHERITS (p)",
+        "DROP TABLE t; CREATE TABLE t (a int, CONSTRAINT c CHECK (a > 1)) INHERITS (p)",
+        ["changed column a", "changed constraint c"],
     ),
     "of a type": Change(
         "CREATE TYPE y AS (a int); CREATE TABLE t (a int)",
@@ -185,7 +200,38 @@ CHANGES = {
         ["changed constraint k"],
     ),
     "foreign key disabled": Change(
-        _FOREIGN_KEY, "ALTER TABLE t DISABLE TRIGGER ALL", ["changed constraint k"]
+        _FOREIGN_KEY,
+        "ALTER TABLE t DISABLE TRIGGER ALL",
+        [
+            'extra internal trigger "RI_FKey_check_ins" of public.t.k',
+            'extra internal trigger "RI_FKey_check_upd" of public.t.k',
+        ],
+    ),
+    "foreign key disabled in the other table": Change(
+        _FOREIGN_KEY + "ALTER TABLE t DISABLE TRIGGER ALL",
+        "ALTER TABLE t ENABLE TRIGGER ALL; ALTER TABLE p DISABLE TRIGGER ALL",
+        [
+            'extra internal trigger "RI_FKey_cascade_del" of public.t.k',
+            'extra internal trigger "RI_FKey_noaction_upd" of public.t.k',
+            'missing internal trigger "RI_FKey_check_ins" of public.t.k',
+            'missing internal trigger "RI_FKey_check_upd" of public.t.k',
+        ],
+    ),
+    "foreign key always enabled": Change(
+        _FOREIGN_KEY + "ALTER TABLE t DISABLE TRIGGER ALL",
+        "DO $$ BEGIN EXECUTE (SELECT format('ALTER TABLE t ENABLE ALWAYS TRIGGER %I', tgname) "
+        "FROM pg_trigger WHERE tgfoid = '\"RI_FKey_check_ins\"'::regproc); END $$",
+        ['changed internal trigger "RI_FKey_check_ins" of public.t.k'],
+    ),
+    "foreign key of a partition disabled": Change(
+        _PARTITIONED + "CREATE TABLE o (a int PRIMARY KEY); ALTER TABLE p ADD CONSTRAINT k "
+        "FOREIGN KEY (a) REFERENCES o",
+        "ALTER TABLE t DISABLE TRIGGER ALL",
+        [
+            f'extra internal trigger "RI_FKey_check_{event}" of public.t '
+            "FOREIGN KEY (a) REFERENCES public.o(a)"
+            for event in ("ins", "upd")
+        ],
     ),
     "option of a constraint's index": Change(
         _UNIQUE, "ALTER INDEX u SET (fillfactor = 70)", ["changed constraint u"]
@@ -224,6 +270,14 @@ CHANGES = {
     ),
     "comment on an index": Change(
         _INDEX, "COMMENT ON INDEX i IS 'x'", ["extra comment on index i"]
+    ),
+    "comment on a constraint's index": Change(
+        _UNIQUE, "COMMENT ON INDEX u IS 'x'", ["extra comment on index u"]
+    ),
+    "statistics target of an index": Change(
+        _T + "CREATE INDEX i ON t (lower(b))",
+        "ALTER INDEX i ALTER COLUMN 1 SET STATISTICS 500",
+        ["changed index i"],
     ),
     # Views, sequences
     "view": Change(
@@ -283,6 +337,23 @@ CHANGES = {
         "CREATE OR REPLACE AGGREGATE g(int) (sfunc = int4pl, stype = int, initcond = '1')",
         ["changed aggregate public.g(integer)"],
     ),
+    "aggregate's size": Change(
+        "CREATE AGGREGATE g(int) (sfunc = int4pl, stype = int, msfunc = int4pl, "
+        "minvfunc = int4mi, mstype = int)",
+        "CREATE OR REPLACE AGGREGATE g(int) (sfunc = int4pl, stype = int, msfunc = int4pl, "
+        "minvfunc = int4mi, mstype = int, msspace = 9)",
+        ["changed aggregate public.g(integer)"],
+    ),
+    "depends on an extension": Change(
+        _FUNCTION,
+        "ALTER FUNCTION f DEPENDS ON EXTENSION plpgsql",
+        ["extra dependence on function public.f(integer) on extension plpgsql"],
+    ),
+    "function among the system's": Change(
+        "",
+        "CREATE FUNCTION pg_catalog.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        ["extra function pg_catalog.f()"],
+    ),
     # Triggers, rules, policies, statistics
     "trigger": Change(_TRIGGER, "DROP TRIGGER g ON t", ["missing trigger g"]),
     "trigger disabled": Change(
@@ -309,6 +380,16 @@ CHANGES = {
     "statistics": Change(
         _T, "CREATE STATISTICS s ON a, b FROM t", ["extra statistics public.s"]
     ),
+    "kind of statistics": Change(
+        _T + "CREATE STATISTICS s ON a, b FROM t",
+        "DROP STATISTICS s; CREATE STATISTICS s (mcv) ON a, b FROM t",
+        ["changed statistics public.s"],
+    ),
+    "statistics of an expression": Change(
+        _T + "CREATE STATISTICS s ON a, lower(b) FROM t",
+        "DROP STATISTICS s; CREATE STATISTICS s ON a, upper(b) FROM t",
+        ["changed statistics public.s"],
+    ),
     "event trigger": Change(
         "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
         "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
@@ -329,6 +410,11 @@ CHANGES = {
     ),
     "composite": Change(
         "CREATE TYPE c AS (a int)", "ALTER TYPE c ADD ATTRIBUTE b text", ["extra attribute b"]
+    ),
+    "composite's order": Change(
+        "CREATE TYPE c AS (a int, b int)",
+        "DROP TYPE c; CREATE TYPE c AS (b int, a int)",
+        ["changed attribute a", "changed attribute b"],
     ),
     "domain": Change(
         "CREATE DOMAIN d AS text", "ALTER DOMAIN d SET NOT NULL", ["changed domain public.d"]
@@ -366,6 +452,43 @@ CHANGES = {
         "CREATE OPERATOR CLASS c FOR TYPE int USING btree AS FUNCTION 1 btint4cmp(int, int)",
         ["extra operator class public.c using btree", "extra operator family public.c using btree"],
     ),
+    "operator added to a family of the system": Change(
+        _ADDITION,
+        "ALTER OPERATOR FAMILY integer_ops USING btree ADD OPERATOR 1 <<< (int, text)",
+        ["extra operator family pg_catalog.integer_ops using btree"],
+    ),
+    "function added to a family of the system": Change(
+        _ADDITION + "ALTER OPERATOR FAMILY integer_ops USING btree ADD OPERATOR 1 <<< (int, text)",
+        "ALTER OPERATOR FAMILY integer_ops USING btree ADD FUNCTION 1 (int, text) c(int, text)",
+        ["changed operator family pg_catalog.integer_ops using btree"],
+    ),
+    "conversion": Change(
+        "",
+        "CREATE CONVERSION c FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+        ["extra conversion public.c"],
+    ),
+    "transform": Change(
+        "CREATE FUNCTION f(internal) RETURNS internal LANGUAGE internal IMMUTABLE "
+        "AS 'varchar_support'",
+        "CREATE TRANSFORM FOR int LANGUAGE plpgsql (FROM SQL WITH FUNCTION f(internal))",
+        ["extra transform for integer language plpgsql"],
+    ),
+    "text search parser": Change(
+        "",
+        "CREATE TEXT SEARCH PARSER p (START = prsd_start, GETTOKEN = prsd_nexttoken, "
+        "END = prsd_end, LEXTYPES = prsd_lextype)",
+        ["extra text search parser public.p"],
+    ),
+    "text search template": Change(
+        "",
+        "CREATE TEXT SEARCH TEMPLATE t (LEXIZE = dsimple_lexize)",
+        ["extra text search template public.t"],
+    ),
+    "subscription": Change(
+        "CREATE SUBSCRIPTION s CONNECTION 'password=x' PUBLICATION p WITH (connect = false)",
+        "ALTER SUBSCRIPTION s SET PUBLICATION q WITH (refresh = false)",
+        ["changed subscription s"],
+    ),
     "text search": Change(
         "CREATE TEXT SEARCH DICTIONARY d (TEMPLATE = simple); "
         "CREATE TEXT SEARCH CONFIGURATION c (COPY = simple)",
@@ -388,6 +511,14 @@ CHANGES = {
     ),
     "user mapping": Change(
         _WRAPPER, "CREATE USER MAPPING FOR alice SERVER s", ["extra user mapping for alice"]
+    ),
+    "a server's secret": Change(
+        _SECRET_OPTIONS, "ALTER SERVER s OPTIONS (SET password 'y')", ["changed server s"]
+    ),
+    "a user's secret": Change(
+        _SECRET_OPTIONS,
+        "ALTER USER MAPPING FOR alice SERVER s OPTIONS (SET pw 'y')",
+        ["changed user mapping for alice"],
     ),
     "foreign table": Change(
         _WRAPPER + "CREATE FOREIGN TABLE f (a int) SERVER s",
@@ -437,6 +568,35 @@ CHANGES = {
         [
             "changed grant on default privileges of alice in schema public on tables to public"
         ],
+    ),
+    "grant on a function of the system": Change(
+        "",
+        "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_sleep(float8) FROM PUBLIC",
+        ["extra grant on function pg_catalog.pg_sleep(double precision) to public"],
+    ),
+    "grant on a function of the system that not all have": Change(
+        "",
+        "GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO alice",
+        ["extra grant on function pg_catalog.pg_ls_dir(text) to alice"],
+    ),
+    "grant on a table of the system": Change(
+        "",
+        "GRANT SELECT ON pg_authid TO alice;"
+        "GRANT SELECT (subconninfo) ON pg_subscription TO alice",
+        [
+            "extra grant on column pg_catalog.pg_subscription.subconninfo to alice",
+            "extra grant on table pg_catalog.pg_authid to alice",
+        ],
+    ),
+    "grant on a language": Change(
+        "",
+        "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC",
+        ["extra grant on language plpgsql to public"],
+    ),
+    "grant on what an extension has made": Change(
+        _FUNCTION + "ALTER EXTENSION plpgsql ADD FUNCTION f",
+        "REVOKE EXECUTE ON FUNCTION f FROM PUBLIC",
+        ["extra grant on function public.f(integer) to public"],
     ),
     # Comments
     "comment on a table": Change(
@@ -557,6 +717,20 @@ NEUTRAL = {
     ),
     "column added and dropped": (_VIEW, "ALTER TABLE t ADD c text; ALTER TABLE t DROP c"),
     "column dropped and added": (_T, "ALTER TABLE t DROP a; ALTER TABLE t ADD a int"),
+    "statistics of columns in another order": (
+        "CREATE TABLE t (a int, b int); CREATE STATISTICS s ON a, b FROM t",
+        "ALTER TABLE t DROP a; ALTER TABLE t ADD a int; CREATE STATISTICS s ON a, b FROM t",
+    ),
+    "parents in another order": (
+        "CREATE TABLE p (a int); CREATE TABLE o (a int); CREATE TABLE t (a int) INHERITS (p, o)",
+        "ALTER TABLE t NO INHERIT p; ALTER TABLE t INHERIT p",
+    ),
+    "granted on the system's own and revoked": (
+        "",
+        "GRANT SELECT ON pg_authid TO alice; REVOKE SELECT ON pg_authid FROM alice;"
+        "REVOKE EXECUTE ON FUNCTION pg_sleep FROM PUBLIC;"
+        "GRANT EXECUTE ON FUNCTION pg_sleep TO PUBLIC",
+    ),
     "column renamed there and back": (
         _VIEW + _INDEX.removeprefix(_T),
         "ALTER TABLE t RENAME a TO x; ALTER TABLE t RENAME x TO a",
@@ -717,6 +891,36 @@ def test_a_table_that_has_a_catalogs_name_is_in_nobodys_way(database: Postgres) 
         assert differences(before, backend.fingerprint()) == ["extra table public.pg_proc"]
 
 
+def test_another_role_reads_the_same_as_the_one_that_migrates(database: Postgres) -> None:
+    """Whoever owns flux's history migrates; without one, it is the one that reads."""
+    backend = postgres_backend(database.url)
+    with backend.opened():
+        backend.prepare(history=True, memory=True, unfinished=False)
+    database.query(SCHEMA)
+    database.query(
+        "ALTER TABLE users OWNER TO alice; GRANT EXECUTE ON FUNCTION f TO alice;"
+        "CREATE POLICY o ON users TO CURRENT_USER;"
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO alice;"
+        "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC"
+    )
+    monitor = f"monitor_{database.database}"
+    database.query(f"CREATE ROLE {monitor} LOGIN PASSWORD '{database.server.password}'")
+    url = database.url.replace(f"//{database.server.user}:", f"//{monitor}:")
+    try:
+        before = postgres_fingerprint(database.url)
+        database.query(f"GRANT SELECT ON _flux_migrations, happy TO {monitor}")
+        here = postgres_fingerprint(database.url)
+        there = postgres_fingerprint(url)
+        assert url != database.url
+        assert there == here
+        assert differences(before, there) == [f"extra grant on view public.happy to {monitor}"]
+        database.query("DROP TABLE _flux_migrations, _flux_migrations_state")
+        there = postgres_fingerprint(url)
+        assert "changed view public.happy" in differences(before, there)
+    finally:
+        database.query(f"DROP OWNED BY {monitor}; DROP ROLE {monitor}")
+
+
 # What is left out --------------------------------------------------------------------------------
 
 
@@ -764,7 +968,7 @@ def test_what_an_extension_has_made_is_no_part_of_it(database: Postgres) -> None
     assert differences(found, after) == ["extra table public.u"]
 
 
-def test_secrets_are_told_by_their_name_alone(database: Postgres) -> None:
+def test_secrets_are_told_by_what_stands_for_them(database: Postgres) -> None:
     database.query(
         "CREATE FOREIGN DATA WRAPPER w OPTIONS (api_key 'hidden-word');"
         "CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (host 'h', password 'hidden-word');"
@@ -774,11 +978,11 @@ def test_secrets_are_told_by_their_name_alone(database: Postgres) -> None:
     assert "\n".join(found.lines()) == (
         """\
 foreign data wrapper w
-    options (api_key)
+    options (api_key=*** (6157df6e))
 
 server s
-    foreign data wrapper w options (host=h, password)
-    user mapping for alice options (pw, user)"""
+    foreign data wrapper w options (host=h, password=*** (0e8234b0))
+    user mapping for alice options (pw=*** (0f3829f0), user=*** (78894863))"""
     )
 
 

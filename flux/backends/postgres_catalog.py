@@ -1,22 +1,23 @@
 """Reading the fingerprint of a PostgreSQL database: one query, in one round trip. Read-only.
 
-`postgres_catalog_tables` and `postgres_catalog_objects` say what there is in a catalog. Here is
-what all of it has in common: what is left out, and owners, grants, comments, security labels.
+`postgres_catalog_tables`, `postgres_catalog_objects` and `postgres_catalog_schemaless` say what
+there is in a catalog. Here is what all of it has in common: what is left out, and owners, comments,
+security labels, grants, which `postgres_catalog_grants` says more of.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flux.backends.postgres_catalog_grants import GRANTS, OTHERS
 from flux.backends.postgres_catalog_objects import OBJECTS
-from flux.backends.postgres_catalog_parts import READER, Part, role
+from flux.backends.postgres_catalog_parts import FIRST_OWN_OID, MIGRATOR, Part, role
+from flux.backends.postgres_catalog_schemaless import SCHEMALESS
 from flux.backends.postgres_catalog_tables import TABLES
 from flux.backends.postgres_errors import LOCK_NOT_AVAILABLE, sqlstate
 from flux.fingerprint import Fingerprint, Item
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from flux.backends.postgres import PostgresBackend
 
 #: For this message alone, so that everything is spelled the same way in every session: names with
@@ -40,7 +41,8 @@ def read(backend: PostgresBackend) -> Fingerprint:
     """The fingerprint of an open database, without flux's own tables. Read-only."""
     query = fingerprint_sql(
         backend.dbapi.info.server_version,
-        (backend.literal(backend.table), backend.literal(backend.state_table)),
+        backend.literal(backend.table),
+        backend.literal(backend.state_table),
     )
     try:
         # What deparses a view locks its tables, as those who only read do.
@@ -53,15 +55,22 @@ def read(backend: PostgresBackend) -> Fingerprint:
     return Fingerprint.of(Item(*row) for row in rows)
 
 
-def fingerprint_sql(version: int, own: Iterable[str]) -> str:
-    """The message that gives the items; `own` are the literals of flux's own tables. Pure."""
+def fingerprint_sql(version: int, history: str, state: str) -> str:
+    """The message that gives the items, without flux's own tables, given as literals. Pure."""
     parts = "\nUNION ALL\n".join(
-        _select(part) for part in (*TABLES, *OBJECTS) if part.since <= version < part.until
+        _select(part)
+        for part in (*TABLES, *OBJECTS, *SCHEMALESS)
+        if part.since <= version < part.until
     )
     return f"""{SETTINGS}{_PLANNING}
-WITH spaces AS MATERIALIZED (
+WITH migrator AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT relowner FROM pg_class WHERE oid = to_regclass({history})),
+        quote_ident(current_user)::regrole
+    ) AS id
+), spaces AS MATERIALIZED (
     SELECT oid, quote_ident(nspname) AS name FROM pg_namespace
-    WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+    WHERE nspname !~ '^pg_' OR nspname = 'pg_catalog'
 ), members AS MATERIALIZED (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
     -- and what a range type brings along
@@ -73,8 +82,8 @@ WITH spaces AS MATERIALIZED (
     JOIN (VALUES ('r', 'table'), ('p', 'table'), ('v', 'view'), ('m', 'materialized view'),
         ('S', 'sequence'), ('f', 'foreign table'), ('c', 'type')) AS kinds (relkind, kind)
         ON r.relkind::text = kinds.relkind
-    WHERE r.oid NOT IN (
-        SELECT oid FROM unnest(ARRAY[{", ".join(f"to_regclass({name})" for name in own)}]) AS oid
+    WHERE r.oid >= {FIRST_OWN_OID} AND r.oid NOT IN (
+        SELECT oid FROM unnest(ARRAY[to_regclass({history}), to_regclass({state})]) AS oid
         WHERE oid IS NOT NULL
     )
     AND {_is_no_member("pg_class", "r.oid")} AND {_is_no_member("pg_type", "r.reltype")}
@@ -85,9 +94,9 @@ AS MATERIALIZED (
     SELECT *, coalesce(nullif(part_of, ''), kind || ' ' || name) AS label,
         'on ' || kind || ' ' || name AS target
     FROM objects
-)
+), {OTHERS}
 SELECT kind, name, part_of, concat_ws(E'\\n', nullif(definition, ''),
-    'owner ' || nullif({role("owner")}, '{READER}'))
+    'owner ' || nullif({role("owner")}, '{MIGRATOR}'))
 FROM objects
 UNION ALL
 SELECT 'comment', target, label, quote_literal(d.description)
@@ -96,21 +105,18 @@ UNION ALL
 SELECT 'security label', target || ' for ' || d.provider, l.label, quote_literal(d.label)
 FROM labels l JOIN pg_seclabel d ON (d.classoid, d.objoid, d.objsubid) = (class, id, sub)
 UNION ALL
-SELECT 'grant', concat_ws(' ', target, 'to', g.name), label, g.rights
-FROM labels CROSS JOIN LATERAL (
-    SELECT coalesce(now.name, usual.name) AS name, coalesce(now.rights, 'nothing') AS rights
-    FROM ({_rights("acl")}) now
-    FULL JOIN ({_rights("acldefault(acl_kind, grantor)")}) usual USING (name)
-    WHERE now.rights IS DISTINCT FROM usual.rights
-) g
-WHERE acl IS NOT NULL"""
+SELECT 'dependence', concat_ws(' ', target, 'on extension', quote_ident(e.extname)), label, ''
+FROM labels JOIN pg_depend d ON (d.classid, d.objid, 0) = (class, id, sub) AND d.deptype = 'x'
+JOIN pg_extension e ON e.oid = d.refobjid
+UNION ALL
+{GRANTS}"""
 
 
 def _select(part: Part) -> str:
     """The query for one part."""
-    where = part.where
+    where = f"({part.where}) AND {part.id} >= {part.first}"
     if part.part_of == "''":
-        where = f"({where}) AND {_is_no_member(part.catalog, part.id)}"
+        where += f" AND {_is_no_member(part.catalog, part.id)}"
     return f"""\
 SELECT '{part.catalog}'::regclass::oid, {part.id}, {part.sub}::int, {part.kind}, {part.name},
     {part.part_of}, {part.definition}::text, {part.owner}::oid, {part.acl}::aclitem[],
@@ -124,14 +130,3 @@ def _is_no_member(catalog: str, id: str) -> str:
         f"NOT EXISTS (SELECT FROM members m WHERE m.classid = '{catalog}'::regclass"
         f" AND m.objid = {id})"
     )
-
-
-def _rights(acl: str) -> str:
-    """The query for what an access list grants to each."""
-    by = f"CASE WHEN x.grantor <> labels.grantor THEN ' by ' || {role('x.grantor')} ELSE '' END"
-    return f"""\
-SELECT {role("x.grantee")} AS name, string_agg(
-    lower(x.privilege_type)
-    || CASE WHEN x.is_grantable THEN ' with grant option' ELSE '' END
-    || {by}, ', ' ORDER BY x.privilege_type, {by}) AS rights
-FROM aclexplode({acl}) x GROUP BY x.grantee"""

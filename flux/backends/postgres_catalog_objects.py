@@ -1,19 +1,14 @@
-"""What a fingerprint tells of PostgreSQL's functions, types and all else. Pure: text alone."""
+"""What a fingerprint tells of PostgreSQL's functions, types and operators. Pure: text alone."""
 
 from __future__ import annotations
 
 from flux.backends.postgres_catalog_parts import (
-    ENABLED,
     FIRST_OWN_OID,
-    NEVER,
     Part,
     function,
-    listed,
     named,
     one_of,
-    options,
     part,
-    role,
     when,
     words,
 )
@@ -44,6 +39,7 @@ _FUNCTIONS = part(
         function("g.aggmfinalfn", "mfinalfunc"),
         when("g.aggmfinalextra", "mfinalfunc_extra"),
         "'mstype ' || format_type(nullif(g.aggmtranstype, 0), NULL)",
+        "'msspace ' || nullif(g.aggmtransspace, 0)",
         "'minitcond ' || quote_literal(g.aggminitval)",
         "'sortop ' || nullif(g.aggsortop, 0)::regoperator::text",
         one_of("g.aggkind", o="ordered set", h="hypothetical"),
@@ -131,19 +127,20 @@ _COLLATIONS = part(
     owner="c.collowner",
 )
 
-# Operators ---------------------------------------------------------------------------------------
-
-_CASTS = part(
-    "pg_cast c",
-    "'cast'",
-    "'(' || format_type(c.castsource, NULL) || ' AS ' || format_type(c.casttarget, NULL) || ')'",
-    where=f"c.oid >= {FIRST_OWN_OID}",
+_CONVERSIONS = part(
+    "pg_conversion c JOIN spaces s ON s.oid = c.connamespace",
+    "'conversion'",
+    named("c.conname"),
     definition=words(
-        one_of("c.castmethod", b="without function", i="with inout"),
-        "'with function ' || nullif(c.castfunc, 0)::regprocedure",
-        one_of("c.castcontext", a="as assignment", i="as implicit"),
+        when("c.condefault", "default"),
+        "'for ' || pg_encoding_to_char(c.conforencoding)",
+        "'to ' || pg_encoding_to_char(c.contoencoding)",
+        function("c.conproc", "function"),
     ),
+    owner="c.conowner",
 )
+
+# Operators ---------------------------------------------------------------------------------------
 
 _OPERATORS = part(
     "pg_operator o JOIN spaces s ON s.oid = o.oprnamespace",
@@ -175,18 +172,34 @@ _OPERATOR_CLASSES = part(
     owner="c.opcowner",
 )
 
+_IN_FAMILIES = """
+SELECT oid, amopfamily AS family, 'pg_operator'::regclass AS classid, amopopr AS objid,
+    concat('operator ', amopstrategy, ' ', amopopr::regoperator) AS text FROM pg_amop
+UNION ALL
+SELECT oid, amprocfamily, 'pg_proc'::regclass, amproc,
+    concat('function ', amprocnum, ' ', amproc::regprocedure) FROM pg_amproc"""
+
 _OPERATOR_FAMILIES = part(
-    "pg_opfamily f JOIN spaces s ON s.oid = f.opfnamespace JOIN pg_am am ON am.oid = f.opfmethod",
+    "pg_opfamily f JOIN spaces s ON s.oid = f.opfnamespace JOIN pg_am am ON am.oid = f.opfmethod "
+    "LEFT JOIN (SELECT family, string_agg(text, E'\\n' ORDER BY text COLLATE \"C\") AS texts "
+    f"FROM ({_IN_FAMILIES}) one WHERE family >= {FIRST_OWN_OID} GROUP BY family) own "
+    "ON own.family = f.oid",
     "'operator family'",
     named("f.opfname") + " || ' using ' || quote_ident(am.amname)",
-    definition="concat_ws(E'\\n', "
-    "(SELECT string_agg(concat('operator ', amopstrategy, ' ', amopopr::regoperator), E'\\n' "
-    'ORDER BY amopstrategy, amopopr::regoperator::text COLLATE "C") '
-    "FROM pg_amop WHERE amopfamily = f.oid), "
-    "(SELECT string_agg(concat('function ', amprocnum, ' ', amproc::regprocedure), E'\\n' "
-    'ORDER BY amprocnum, amproc::regprocedure::text COLLATE "C") '
-    "FROM pg_amproc WHERE amprocfamily = f.oid))",
+    definition="own.texts",
     owner="f.opfowner",
+)
+
+#: Those of the server to which somebody has added; but for what extensions add of their own.
+_EXTENDED_FAMILIES = _OPERATOR_FAMILIES._replace(
+    source="pg_opfamily f JOIN spaces s ON s.oid = f.opfnamespace "
+    "JOIN pg_am am ON am.oid = f.opfmethod "
+    "JOIN (SELECT family, string_agg(text, E'\\n' ORDER BY text COLLATE \"C\") AS texts "
+    f"FROM ({_IN_FAMILIES}) one LEFT JOIN members m USING (classid, objid) "
+    f"WHERE oid >= {FIRST_OWN_OID} AND m.objid IS NULL GROUP BY family) own ON own.family = f.oid",
+    where=f"f.oid < {FIRST_OWN_OID}",
+    owner="NULL",
+    first=0,
 )
 
 # Text search -------------------------------------------------------------------------------------
@@ -213,181 +226,39 @@ _SEARCH_DICTIONARIES = part(
     owner="d.dictowner",
 )
 
-# What is in no schema ----------------------------------------------------------------------------
-
-_EXTENSIONS = part(
-    "pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace",
-    "'extension'",
-    "quote_ident(e.extname)",
-    definition=words("'version ' || e.extversion", "'schema ' || quote_ident(n.nspname)"),
-)
-
-_EVENT_TRIGGERS = part(
-    "pg_event_trigger t",
-    "'event trigger'",
-    "quote_ident(t.evtname)",
+_SEARCH_PARSERS = part(
+    "pg_ts_parser p JOIN spaces s ON s.oid = p.prsnamespace",
+    "'text search parser'",
+    named("p.prsname"),
     definition=words(
-        "'on ' || t.evtevent",
-        listed("t.evttags", "when tag in"),
-        "'execute function ' || t.evtfoid::regprocedure",
-        one_of("t.evtenabled", **ENABLED),
-    ),
-    owner="t.evtowner",
-)
-
-_LANGUAGES = part(
-    "pg_language l",
-    "'language'",
-    "quote_ident(l.lanname)",
-    where=f"l.oid >= {FIRST_OWN_OID}",
-    definition=words(
-        when("l.lanpltrusted", "trusted"),
-        function("l.lanplcallfoid", "handler"),
-        function("l.laninline", "inline"),
-        function("l.lanvalidator", "validator"),
-    ),
-    owner="l.lanowner",
-    acl="l.lanacl",
-    acl_kind="'l'",
-)
-
-_ACCESS_METHODS = part(
-    "pg_am a",
-    "'access method'",
-    "quote_ident(a.amname)",
-    where=f"a.oid >= {FIRST_OWN_OID}",
-    definition=words(one_of("a.amtype", t="table", i="index"), function("a.amhandler", "handler")),
-)
-
-_WRAPPERS = part(
-    "pg_foreign_data_wrapper w",
-    "'foreign data wrapper'",
-    "quote_ident(w.fdwname)",
-    definition=words(
-        function("w.fdwhandler", "handler"),
-        function("w.fdwvalidator", "validator"),
-        options("w.fdwoptions"),
-    ),
-    owner="w.fdwowner",
-    acl="w.fdwacl",
-    acl_kind="'F'",
-)
-
-_SERVERS = part(
-    "pg_foreign_server v JOIN pg_foreign_data_wrapper w ON w.oid = v.srvfdw",
-    "'server'",
-    "quote_ident(v.srvname)",
-    definition=words(
-        "'type ' || quote_literal(v.srvtype)",
-        "'version ' || quote_literal(v.srvversion)",
-        "'foreign data wrapper ' || quote_ident(w.fdwname)",
-        options("v.srvoptions"),
-    ),
-    owner="v.srvowner",
-    acl="v.srvacl",
-    acl_kind="'S'",
-)
-
-_USER_MAPPINGS = part(
-    "pg_user_mappings m",
-    "'user mapping'",
-    f"'for ' || {role('m.umuser')}",
-    catalog="pg_user_mapping",
-    id="m.umid",
-    part_of="'server ' || quote_ident(m.srvname)",
-    definition=listed(  # by their names alone: they are secrets
-        "ARRAY(SELECT split_part(o, '=', 1) FROM unnest(m.umoptions) AS o)", "options"
+        function("p.prsstart", "start"),
+        function("p.prstoken", "gettoken"),
+        function("p.prsend", "end"),
+        function("p.prsheadline", "headline"),
+        function("p.prslextype", "lextypes"),
     ),
 )
 
-_PUBLICATIONS = part(
-    "pg_publication p",
-    "'publication'",
-    "quote_ident(p.pubname)",
-    definition=words(
-        when("p.puballtables", "all tables"),
-        when("p.pubinsert", "insert"),
-        when("p.pubupdate", "update"),
-        when("p.pubdelete", "delete"),
-        when("p.pubtruncate", "truncate"),
-        when("p.pubviaroot", "via root"),
-        when("to_jsonb(p) ->> 'pubgencols' = 's'", "generated columns"),
-    ),
-    owner="p.pubowner",
+_SEARCH_TEMPLATES = part(
+    "pg_ts_template t JOIN spaces s ON s.oid = t.tmplnamespace",
+    "'text search template'",
+    named("t.tmplname"),
+    definition=words(function("t.tmplinit", "init"), function("t.tmpllexize", "lexize")),
 )
 
-_PUBLISHED_TABLES = part(
-    "pg_publication_rel l JOIN relations r ON r.oid = l.prrelid "
-    "JOIN pg_publication p ON p.oid = l.prpubid",
-    "'table'",
-    "r.name",
-    part_of="'publication ' || quote_ident(p.pubname)",
-    definition="''",
-    until=150000,
-)
-
-_PUBLISHED_TABLES_15 = _PUBLISHED_TABLES._replace(
-    definition=words(
-        listed(
-            "ARRAY(SELECT quote_ident(attname) FROM pg_attribute "
-            "WHERE attrelid = l.prrelid AND attnum = ANY (l.prattrs))",
-            "columns",
-        ),
-        "'where ' || pg_get_expr(l.prqual, l.prrelid)",
-    ),
-    since=150000,
-    until=NEVER,
-)
-
-_PUBLISHED_SCHEMAS = part(
-    "pg_publication_namespace l JOIN spaces s ON s.oid = l.pnnspid "
-    "JOIN pg_publication p ON p.oid = l.pnpubid",
-    "'tables in schema'",
-    "s.name",
-    part_of="'publication ' || quote_ident(p.pubname)",
-    since=150000,
-)
-
-_DEFAULT_PRIVILEGES = part(
-    "pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace",
-    "'default privileges'",
-    words(
-        f"'of ' || {role('d.defaclrole')}",
-        "'in schema ' || quote_ident(n.nspname)",
-        "'on ' || "
-        "CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' "
-        "WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' "
-        "ELSE 'large objects' END",
-    ),
-    acl="d.defaclacl",
-    # In a schema they come on top of the others: the default of a column is nothing.
-    acl_kind="CASE WHEN n.oid IS NOT NULL THEN 'c' WHEN d.defaclobjtype = 'S' THEN 's' "
-    "ELSE d.defaclobjtype END",
-    grantor="d.defaclrole",
-)
-
-#: Functions, types, and all that is not about one table.
+#: What has a schema, but is no table.
 OBJECTS: tuple[Part, ...] = (
     _FUNCTIONS,
     _TYPES,
     _DOMAIN_CONSTRAINTS,
     _COLLATIONS,
-    _CASTS,
+    _CONVERSIONS,
     _OPERATORS,
     _OPERATOR_CLASSES,
     _OPERATOR_FAMILIES,
+    _EXTENDED_FAMILIES,
     _SEARCH_CONFIGURATIONS,
     _SEARCH_DICTIONARIES,
-    _EXTENSIONS,
-    _EVENT_TRIGGERS,
-    _LANGUAGES,
-    _ACCESS_METHODS,
-    _WRAPPERS,
-    _SERVERS,
-    _USER_MAPPINGS,
-    _PUBLICATIONS,
-    _PUBLISHED_TABLES,
-    _PUBLISHED_TABLES_15,
-    _PUBLISHED_SCHEMAS,
-    _DEFAULT_PRIVILEGES,
+    _SEARCH_PARSERS,
+    _SEARCH_TEMPLATES,
 )

@@ -1,8 +1,8 @@
 """The parts of a query for fingerprints, and the SQL expressions they are made of. Pure.
 
 Each part is a query over one catalog, for `postgres_catalog` to put together. There, `spaces` are
-the schemas but the system's, and `relations` what is in them of tables and their like, but what
-extensions or flux have made.
+the schemas in which somebody may have made things, and `relations` what is in them of tables and
+their like, but what extensions or flux have made.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from typing import NamedTuple
 
 #: A version of the server that is never reached.
 NEVER = 10**6
+#: The first number of an object that did not come with the server.
+FIRST_OWN_OID = 16384
 
 
 class Part(NamedTuple):
     """One kind of thing: where its rows come from, and SQL expressions for what is told of them.
 
     `part_of` is the label of what it belongs to. What belongs to nothing is an object, and is
-    left out where it is an extension's. `since` is the first version of the server that has it,
-    `until` the first that does not.
+    left out where it is an extension's. What came with the server is left out, too, below the
+    number `first`. `since` is the first version of the server that has it, `until` the first that
+    does not.
     """
 
     source: str  # begins with a catalog and its alias
@@ -34,6 +37,7 @@ class Part(NamedTuple):
     catalog: str = ""
     id: str = ""
     sub: str = "0"
+    first: int = FIRST_OWN_OID
     since: int = 0
     until: int = NEVER
 
@@ -44,16 +48,16 @@ def part(source: str, kind: str, name: str, **more: str | int) -> Part:
     return Part(source, kind, name, **{"catalog": catalog, "id": f"{alias}.oid", **more})  # type: ignore[arg-type]
 
 
-#: How the role is called that reads the catalog, and has run the migrations: its name may be
-#: another one on each machine.
-READER = "CURRENT_USER"
+#: How the role is called that migrates, which owns flux's history, or is the one that reads where
+#: there is none: its name may be another one on each machine.
+MIGRATOR = "CURRENT_USER"
 
 
 def role(oid: str) -> str:
     """The expression for a role's name; 0 is everybody."""
     return (
-        f"CASE WHEN {oid} = 0 THEN 'public' WHEN pg_get_userbyid({oid}) = current_user "
-        f"THEN '{READER}' ELSE quote_ident(pg_get_userbyid({oid})) END"
+        f"CASE {oid} WHEN 0 THEN 'public' WHEN (SELECT id FROM migrator) "
+        f"THEN '{MIGRATOR}' ELSE quote_ident(pg_get_userbyid({oid})) END"
     )
 
 
@@ -81,11 +85,28 @@ def listed(array: str, opening: str) -> str:
     )
 
 
-def options(array: str) -> str:
-    """The expression for options of something foreign; what may be a secret only by its name."""
-    hidden = r"o ~* '^[^=]*(pass|secret|token|key|auth|cred)[^=]*='"
-    shown = f"CASE WHEN {hidden} THEN split_part(o, '=', 1) ELSE o END"
+def options(array: str, of: str) -> str:
+    """The expression for options of something foreign, which is called `of`; no secret is told."""
+    shown = f"CASE WHEN o ~* '{_SENSITIVE}' THEN {_hidden('o', of)} ELSE o END"
     return listed(f"ARRAY(SELECT {shown} FROM unnest({array}) AS o)", "options")
+
+
+def secrets(array: str, of: str) -> str:
+    """The same for options that are all secrets."""
+    return listed(f"ARRAY(SELECT {_hidden('o', of)} FROM unnest({array}) AS o)", "options")
+
+
+_SENSITIVE = "^[^=]*(pass|secret|token|key|auth|cred)[^=]*="
+
+
+def _hidden(option: str, of: str) -> str:
+    """The expression for an option whose value is a secret: its name, and whether it is the same.
+
+    What stands for a value is short and another one for each object, so that it tells little else.
+    """
+    text = f"convert_to(concat({of}, ' ', {option}), getdatabaseencoding())"
+    digest = f"left(encode(sha256({text}), 'hex'), 8)"
+    return f"concat(split_part({option}, '=', 1), '=*** (', {digest}, ')')"
 
 
 def named(name: str) -> str:
@@ -100,5 +121,3 @@ def function(oid: str, opening: str) -> str:
 
 #: What is said of a trigger or a rule that is not simply enabled.
 ENABLED = {"D": "disabled", "R": "enabled for replicas", "A": "enabled always"}
-#: The first that is not the system's.
-FIRST_OWN_OID = 16384

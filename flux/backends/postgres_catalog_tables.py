@@ -21,17 +21,21 @@ _SCHEMAS = part(
     "pg_namespace n",
     "'schema'",
     "quote_ident(n.nspname)",
-    where="n.oid IN (SELECT oid FROM spaces)",
+    where="n.oid IN (SELECT oid FROM spaces) "
+    "AND n.nspname NOT IN ('pg_catalog', 'information_schema')",
     owner="n.nspowner",
     acl="n.nspacl",
     acl_kind="'n'",
+    first=0,  # "public" came with the server
 )
 
 _RELATIONS = part(
     "relations r "
     "LEFT JOIN (SELECT inhrelid, bool_or(inhdetachpending) AS is_pending, "
-    "string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) AS names "
-    "FROM pg_inherits GROUP BY inhrelid) parents ON parents.inhrelid = r.oid "
+    # Their order says in which one the columns of a new child come, and later nothing.
+    "string_agg(p, ', ' ORDER BY p COLLATE \"C\") AS names "
+    "FROM pg_inherits CROSS JOIN LATERAL (SELECT inhparent::regclass::text AS p) parent "
+    "GROUP BY inhrelid) parents ON parents.inhrelid = r.oid "
     "LEFT JOIN pg_class toast ON toast.oid = r.reltoastrelid "
     "LEFT JOIN pg_am am ON am.oid = r.relam "
     "LEFT JOIN pg_tablespace ts ON ts.oid = r.reltablespace "
@@ -51,7 +55,7 @@ _RELATIONS = part(
             when("parents.is_pending", "detach pending"),
             "'partition by ' || pg_get_partkeydef(r.oid)",
             "'server ' || quote_ident(fs.srvname)",
-            options("f.ftoptions"),
+            options("f.ftoptions", "r.name"),
             "'using ' || quote_ident(nullif(am.amname, 'heap'))",
             listed(
                 "r.reloptions || ARRAY(SELECT 'toast.' || o FROM unnest(toast.reloptions) AS o)",
@@ -102,7 +106,12 @@ _COLUMNS = part(
         "'compression ' || " + one_of("a.attcompression", p="pglz", l="lz4"),
         "'statistics ' || nullif(a.attstattarget, -1)",
         listed("a.attoptions", "with"),
-        options("a.attfdwoptions"),
+        options("a.attfdwoptions", "r.name, ' ', a.attname"),
+        # The order of a row's values; that of a table's columns nobody can bring back.
+        "CASE WHEN r.relkind = 'c' THEN 'number ' || (SELECT count(*) FROM pg_attribute o "
+        "WHERE o.attrelid = a.attrelid AND o.attnum BETWEEN 1 AND a.attnum "
+        "AND NOT o.attisdropped) END",
+        when("NOT a.attislocal AND NOT r.relispartition", "inherited"),
     ),
     acl="a.attacl",
     acl_kind="'c'",
@@ -141,17 +150,25 @@ _SEQUENCES = part(
 
 # What belongs to a table -------------------------------------------------------------------------
 
+_TARGETS_OF_INDEX = (
+    "LEFT JOIN (SELECT attrelid, string_agg(concat('statistics of column ', attnum, ' ', "
+    "attstattarget), ', ' ORDER BY attnum) AS texts FROM pg_attribute "
+    "WHERE attstattarget >= 0 AND attnum > 0 GROUP BY attrelid) targets "
+    "ON targets.attrelid = x.indexrelid "
+)
 _OF_INDEX = (
     "'tablespace ' || quote_ident(ts.spcname)",
     when("x.indisclustered", "clustered"),
     when("x.indisreplident", "replica identity"),
     when("NOT (x.indisvalid AND x.indisready AND x.indislive)", "invalid"),
+    "targets.texts",
 )
 
 _CONSTRAINTS = part(
     "pg_constraint k JOIN relations r ON r.oid = k.conrelid "
     "LEFT JOIN pg_index x ON x.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x') "
     "LEFT JOIN pg_class i ON i.oid = x.indexrelid "
+    f"{_TARGETS_OF_INDEX}"
     "LEFT JOIN pg_tablespace ts ON ts.oid = i.reltablespace",
     "'constraint'",
     "quote_ident(k.conname)",
@@ -164,17 +181,26 @@ _CONSTRAINTS = part(
         "pg_get_constraintdef(k.oid)",
         listed("i.reloptions", "with"),
         *_OF_INDEX,
-        when(
-            "k.oid IN (SELECT tgconstraint FROM pg_trigger WHERE tgisinternal "
-            "AND tgenabled <> 'O')",
-            "disabled",
-        ),
+        when("NOT k.conislocal AND NOT r.relispartition", "inherited"),
     ),
+)
+
+#: Of the indexes that belong to a constraint; those of others belong to the index.
+_INDEX_COMMENTS = part(
+    "pg_description d JOIN pg_class i ON i.oid = d.objoid AND d.classoid = 'pg_class'::regclass "
+    "JOIN pg_index x ON x.indexrelid = i.oid JOIN relations r ON r.oid = x.indrelid",
+    "'comment'",
+    "'on index ' || quote_ident(i.relname)",
+    id="i.oid",
+    part_of="r.label",
+    where="i.oid IN (SELECT conindid FROM pg_constraint WHERE contype IN ('p', 'u', 'x'))",
+    definition="quote_literal(d.description)",
 )
 
 _INDEXES = part(
     "pg_index x JOIN relations r ON r.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid "
     "LEFT JOIN pg_inherits h ON h.inhrelid = i.oid "
+    f"{_TARGETS_OF_INDEX}"
     "LEFT JOIN pg_tablespace ts ON ts.oid = i.reltablespace",
     "'index'",
     "quote_ident(i.relname)",
@@ -203,6 +229,20 @@ _TRIGGERS = part(
     part_of="r.label",
     where="NOT t.tgisinternal",
     definition=words("pg_get_triggerdef(t.oid)", one_of("t.tgenabled", **ENABLED)),
+)
+
+#: Those that a foreign key or another constraint works by, where they are not simply enabled. What
+#: a partition has of its table's foreign keys is known by its text, for its name is made up.
+_INTERNAL_TRIGGERS = part(
+    "pg_trigger t JOIN relations r ON r.oid = t.tgrelid "
+    "LEFT JOIN pg_constraint k ON k.oid = t.tgconstraint",
+    "'internal trigger'",
+    "concat_ws(' of ', t.tgfoid::regproc::text, CASE WHEN k.oid IS NULL THEN quote_ident(t.tgname) "
+    "WHEN k.conparentid = 0 THEN k.conrelid::regclass || '.' || quote_ident(k.conname) "
+    "ELSE k.conrelid::regclass || ' ' || pg_get_constraintdef(k.oid) END)",
+    part_of="r.label",
+    where="t.tgisinternal AND t.tgenabled <> 'O'",
+    definition=one_of("t.tgenabled", **ENABLED),
 )
 
 _RULES = part(
@@ -237,7 +277,19 @@ _STATISTICS = part(
     named("e.stxname"),
     part_of="r.label",
     definition=words(
-        "pg_get_statisticsobjdef(e.oid)", "'statistics ' || nullif(e.stxstattarget, -1)"
+        listed(
+            "ARRAY(SELECT CASE o WHEN 'd' THEN 'ndistinct' WHEN 'f' THEN 'dependencies' "
+            "WHEN 'm' THEN 'mcv' ELSE 'expressions' END FROM unnest(e.stxkind) AS o)",
+            "of",
+        ),
+        # In order of their names: the server has them in that of the table.
+        listed(
+            "ARRAY(SELECT quote_ident(attname) FROM pg_attribute "
+            "WHERE attrelid = e.stxrelid AND attnum = ANY (e.stxkeys))",
+            "on",
+        ),
+        listed("pg_get_statisticsobjdef_expressions(e.oid)", "and on"),
+        "'statistics ' || nullif(e.stxstattarget, -1)",
     ),
     owner="e.stxowner",
 )
@@ -250,8 +302,10 @@ TABLES: tuple[Part, ...] = (
     _COLUMNS,
     _SEQUENCES,
     _CONSTRAINTS,
+    _INDEX_COMMENTS,
     _INDEXES,
     _TRIGGERS,
+    _INTERNAL_TRIGGERS,
     _RULES,
     _POLICIES,
     _STATISTICS,

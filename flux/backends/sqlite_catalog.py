@@ -19,18 +19,30 @@ _OBJECTS = """\
 SELECT type, name, tbl_name, sql FROM main.sqlite_master
 WHERE sql IS NOT NULL AND tbl_name NOT LIKE 'sqlite!_%' ESCAPE '!'"""
 _PRAGMAS = ("application_id", "user_version")
-#: How the tables are called that keep what is in a virtual one, after its own name. From SQLite
-#: 3.37 on, `PRAGMA table_list` tells of others, too.
-_SHADOWS = (
-    *("content", "data", "idx", "docsize", "config"),  # FTS5
-    *("segments", "segdir", "stat"),  # FTS3, FTS4
-    *("node", "parent", "rowid"),  # R-tree
-)
+_FTS = ("content", "docsize", "segdir", "segments", "stat")
+_RTREE = ("node", "parent", "rowid")
+#: What the tables that keep what is in a virtual one are called after its own name, by the module.
+#: From SQLite 3.37 on, `PRAGMA table_list` tells, and of all modules.
+_SHADOWS = {
+    "fts3": _FTS,
+    "fts4": _FTS,
+    "fts5": ("config", "content", "data", "docsize", "idx"),
+    "rtree": _RTREE,
+    "rtree_i32": _RTREE,
+    "geopoly": _RTREE,
+}
 _BEGINS_CONSTRAINT = ("constraint", "primary", "unique", "check", "foreign")
-_ENDS_TYPE = (
-    *("constraint", "primary", "not", "null", "unique", "check", "default", "collate"),
+#: What the clauses of a column begin with, in the order in which they are told.
+_CLAUSES = (
+    *("primary", "not", "null", "unique", "check", "default", "collate"),
     *("references", "generated", "as"),
 )
+_ENDS_TYPE = ("constraint", *_CLAUSES)
+#: Two words of which the second begins no clause, though it could.
+_WITHIN_CLAUSE = {
+    *(("not", "null"), ("default", "null"), ("set", "null"), ("set", "default")),
+    ("always", "as"),
+}
 
 
 class _Object(NamedTuple):
@@ -54,19 +66,21 @@ def read(fetch: Callable[[str], list[Any]], own: Collection[str]) -> Fingerprint
     """The fingerprint of a database whose rows `fetch` gives; `own` are flux's tables, quoted."""
     objects = [_Object(*row) for row in fetch(_OBJECTS)]
     tables = _tables(objects)
-    left_out = _left_out(fetch, tables, own)
+    own_tables, shadows = _own_tables(tables, own), _shadows(fetch, tables)
     items = [Item("pragma", name, definition=str(_pragma(fetch, name))) for name in _PRAGMAS]
     items = [item for item in items if item.definition != "0"]
     for one in objects:
-        if one.table.lower() not in left_out:
-            items += _items(one, tables[one.table.lower()].label)
+        table = one.table.lower()
+        is_shadow = one.type == "table" and table in shadows
+        if table not in own_tables and not is_shadow:
+            items += _items(one, tables[table].label)
     return Fingerprint.of(items)
 
 
 def plain_tables(fetch: Callable[[str], list[Any]], own: Collection[str]) -> list[str]:
     """The names of the tables whose rows are the user's own; `own` are flux's tables, quoted."""
     tables = _tables([_Object(*row) for row in fetch(_OBJECTS)])
-    left_out = _left_out(fetch, tables, own)
+    left_out = _own_tables(tables, own) | _shadows(fetch, tables)
     return sorted(
         one.name for name, one in tables.items() if one.kind != "view" and name not in left_out
     )
@@ -77,20 +91,28 @@ def _tables(objects: Sequence[_Object]) -> dict[str, _Object]:
     return {one.name.lower(): one for one in objects if one.type in ("table", "view")}
 
 
-def _left_out(
-    fetch: Callable[[str], list[Any]], tables: Mapping[str, _Object], own: Collection[str]
-) -> set[str]:
-    """The names, in lower case, of flux's tables, and of those that keep what is in others."""
-    hidden = {name for _, name, kind, *_ in fetch("PRAGMA table_list") if kind == "shadow"}
-    hidden |= {
-        f"{one.name}_{ending}"
-        for one in tables.values()
-        if one.kind == "virtual table"
-        for ending in _SHADOWS
-    }
+def _own_tables(tables: Mapping[str, _Object], own: Collection[str]) -> set[str]:
+    """The names of flux's tables, in lower case."""
     quoted = {name.lower() for name in own}
-    hidden |= {name for name in tables if quote(name).lower() in quoted}
-    return {name.lower() for name in hidden}
+    return {name for name in tables if quote(name).lower() in quoted}
+
+
+def _shadows(fetch: Callable[[str], list[Any]], tables: Mapping[str, _Object]) -> set[str]:
+    """The names of the tables that keep what is in virtual ones, in lower case."""
+    if listed := fetch("PRAGMA main.table_list"):
+        return {name.lower() for _, name, kind, *_ in listed if kind == "shadow"}
+    return {
+        f"{name}_{ending}"
+        for name, one in tables.items()
+        if one.kind == "virtual table"
+        for ending in _SHADOWS.get(_module(one), ())
+    }
+
+
+def _module(one: _Object) -> str:
+    """The name of the module that a virtual table is made by, in lower case."""
+    found = words(one.sql)
+    return found[found.index("using") + 1].lower()
 
 
 def _pragma(fetch: Callable[[str], list[Any]], name: str) -> int:
@@ -141,24 +163,45 @@ def _table_items(name: str, rest: Sequence[str]) -> Iterator[Item]:
 
 
 def _column(rest: Sequence[str]) -> str:
-    """What a column is, from what follows its name; the case of its type does not matter."""
-    end = next(
-        (
-            at
-            for at, (word, depth) in enumerate(with_depth(rest))
-            if word in _ENDS_TYPE and not depth
-        ),
-        len(rest),
-    )
-    return spelled([*(word.lower() for word in rest[:end]), *rest[end:]])
+    """What a column is, from what follows its name.
+
+    The case of its type does not matter, and neither does the order of its clauses.
+    """
+    type_, *clauses = _clauses(rest)
+    clauses.sort(key=_place)  # of two of one kind, the last may be the one that counts
+    return spelled([*(word.lower() for word in type_), *(word for one in clauses for word in one)])
+
+
+def _clauses(rest: Sequence[str]) -> Iterator[list[str]]:
+    """The type of a column, which may be empty, and its clauses as they stand there."""
+    clause: list[str] = []
+    before = ""
+    for (word, depth), following in zip(with_depth(rest), [*rest, ""][1:], strict=True):
+        begins = word in _ENDS_TYPE and not depth and (before, word) not in _WITHIN_CLAUSE
+        begins = begins and (word, following) != ("not", "deferrable")
+        if begins and not _is_name_alone(clause):
+            yield clause
+            clause = []
+        clause.append(word)
+        before = word
+    yield clause
+
+
+def _is_name_alone(words: Sequence[str]) -> bool:
+    """Whether these words name a constraint, and it follows."""
+    return len(words) == 2 and words[0] == "constraint"
+
+
+def _place(clause: Sequence[str]) -> int:
+    return next((_CLAUSES.index(word) for word in clause if word in _CLAUSES), -1)
 
 
 def _constraints(piece: Sequence[str]) -> Iterator[list[str]]:
     """The constraints of a table in a row, for they need no comma between them."""
     constraint: list[str] = []
     for word, depth in with_depth(piece):
-        is_named = len(constraint) == 2 and constraint[0] == "constraint"
-        if constraint and not depth and word in _BEGINS_CONSTRAINT and not is_named:
+        begins = word in _BEGINS_CONSTRAINT and not depth
+        if constraint and begins and not _is_name_alone(constraint):
             yield constraint
             constraint = []
         constraint.append(word)

@@ -23,6 +23,9 @@ savepoint select set table temp temporary then ties to transaction trigger unbou
 unique update using vacuum values view virtual when where window with without
 """
 KEYWORDS = frozenset(_KEYWORDS.split())
+#: What is none, but means another thing where it is in quotes: a value, or the number of a row.
+_SPECIAL = frozenset(("true", "false", "rowid", "oid", "_rowid_"))
+_BYTES = re.compile("'(?:[0-9a-fA-F]{2})*'")
 _SIMPLE = re.compile(r"[^\W\d][\w$]*")
 _OPERATORS = ("<=", ">=", "<>", "==", "!=", "||", "<<", ">>", "->", "->>")
 _AWAITS_OPERAND = frozenset("(,=<>+-*/%&|~")
@@ -30,7 +33,23 @@ _AWAITS_OPERAND = frozenset("(,=<>+-*/%&|~")
 
 def words(text: str) -> list[str]:
     """The tokens of a statement, each in one spelling. Raises `UnterminatedError`."""
-    return [_spelling(token) for token in tokens(text, "sqlite")]
+    found: list[str] = []
+    for token in tokens(text, "sqlite"):
+        before = found[-1] if found else ""
+        word = _spelling(token, before)
+        if (before, word) == ("=", "="):
+            continue
+        if (before, word) == ("!", "="):
+            found[-1], word = "<", ">"
+        elif word == "(" and before[:1] != "'":
+            found[-1:] = [before.lower()]  # a function, or what else has a name of any case
+        elif before == "collate":
+            word = word.lower()
+        elif before in ("x", "X") and _BYTES.fullmatch(word):
+            found[-1], word = "x", word.lower()
+        found.append(word)
+    _lower_references(found)
+    return found
 
 
 def name_of(word: str) -> str:
@@ -40,7 +59,8 @@ def name_of(word: str) -> str:
 
 def plain_name(name: str) -> str:
     """A name in SQL's spelling, without quotes where it needs none."""
-    return name if _SIMPLE.fullmatch(name) and name.lower() not in KEYWORDS else quote(name)
+    is_simple = _SIMPLE.fullmatch(name) and name.lower() not in KEYWORDS | _SPECIAL
+    return name if is_simple else quote(name)
 
 
 def spelled(words: Iterable[str]) -> str:
@@ -76,11 +96,22 @@ def with_depth(words: Iterable[str]) -> Iterator[tuple[str, int]]:
         depth += word == "("
 
 
-def _spelling(token: Token) -> str:
+def _spelling(token: Token, before: str) -> str:
+    """The spelling of a token, which may depend on the word before it."""
     if token.kind == "quoted identifier":
-        return name_of(token.text)
+        return quote(_unquoted(token.text)) if before == "default" else name_of(token.text)
     lower = token.text.lower()
-    return lower if lower in KEYWORDS else token.text
+    return lower if lower in KEYWORDS or lower in ("true", "false") else token.text
+
+
+def _lower_references(words: list[str]) -> None:
+    """Put the tables and columns of foreign keys in lower case: theirs means nothing."""
+    for at, word in enumerate(words):
+        if word == "references":
+            end = at + 2
+            if words[end : end + 1] == ["("]:
+                end = words.index(")", end)
+            words[at + 1 : end] = [name.lower() for name in words[at + 1 : end]]
 
 
 def _unquoted(word: str) -> str:
@@ -97,5 +128,5 @@ def _is_glued(before: str, word: str) -> bool:
         return True
     if word in ("(", "."):
         return before not in KEYWORDS and (before[-1:].isalnum() or before[-1:] in '_$"')
-    is_blob = before in ("x", "X") and word.startswith("'")
+    is_blob = before == "x" and word.startswith("'")
     return is_blob or before + word in _OPERATORS
