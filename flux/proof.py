@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Literal, NamedTuple, TypeVar
 
 from flux.exceptions import FluxMigrationException, MigrationApplyError
@@ -74,9 +73,10 @@ def prove(
     before, after = stage.directory.pre_apply, stage.directory.post_apply
     is_whole = len(numbers) == len(migrations)
     done: list[Migration] = []
+    left = dict(hooks)
     while True:
         with stage.rehearsal() as rehearsal:
-            bench = _Bench(rehearsal, stage, hooks)
+            bench = _Bench(rehearsal, stage, left)
             if not done:
                 rehearsal.check(
                     [
@@ -91,6 +91,8 @@ def prove(
                 judge = bench.prove if chosen(migration.id) else bench.apply
                 proof = _proof(migration.id, migration, judge)
                 fault = proof.fault
+                if fault is not None:
+                    left.pop(migration.id, None)  # what its hooks do was told, and is not to go on
                 done.append(migration)
                 yield proof
             if fault is None and is_whole:
@@ -152,11 +154,9 @@ class _Bench:
             self._rehearsal.run(Step("run", repeatable))
         for migration in migrations:
             hooks = self._hooks.get(migration.id, Hooks())
-            with suppress(_FaultError):  # which was told when it was found
-                self._call(hooks.before, "before")
+            self._call(hooks.before, "before")
             self._rehearsal.run(Step("apply", migration))
-            with suppress(_FaultError):
-                self._call(hooks.after, "after")
+            self._call(hooks.after, "after")
 
     def apply(self, migration: Migration) -> Verdict:
         """Apply a migration that is not to be proven, with its hooks."""

@@ -541,7 +541,7 @@ def test_the_comment_tells_owner_and_time(
             )
             [(comment,)] = cursor.fetchall()
     pattern = rf"flux: scratch database, made 20\d\d-\d\d-\d\dT[\d:]+Z by .+@.+, pid {os.getpid()}"
-    assert re.fullmatch(pattern, comment)
+    assert re.fullmatch(rf"{pattern}, by session [\d.]+", comment)
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,14 @@ def _reach_of_body(body: str) -> str | None:
         found = list(tokens(body, "postgres"))
     except SplitError:
         return None
-    parts = [_reach(statement) for statement in _statements(found)]
+    statements = list(_statements(found))
+    parts = [_reach(statement) for statement in statements]
     if any(_head(token) == "EXECUTE" for token in found):
+        parts += [reach_of(" x ".join(_texts(one))) for one in statements if _texts(one)]
         literals = _texts(found)
-        parts += [reach_of(one) for text in (*literals, "".join(literals)) for one in _each(text)]
+        single = [reach_of(one) for text in (*literals, "".join(literals)) for one in _each(text)]
+        # Of a piece it cannot be seen whether an ON comes behind it.
+        parts += [what for what in single if what and not what.endswith(" of a role")]
     return next(filter(None, parts), None)
 
 

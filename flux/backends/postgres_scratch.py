@@ -81,12 +81,7 @@ class _Ours(NamedTuple):
 
     @property
     def made(self) -> float | None:
-        """When it was made, by the comment or else the name, in seconds since 1970.
-
-        None where the name is none that flux gives.
-        """
-        if made_at(self.name) is None:
-            return None
+        """When it was made, by the comment or else the name, in seconds since 1970."""
         match = re.match(r"flux: .*?, made (\S+Z)(?: |$)", self.comment or "")
         if match is not None:
             with suppress(ValueError):
@@ -182,7 +177,7 @@ class PostgresScratchPlace(ScratchPlace):
         left = [
             one.name
             for one in found
-            if one.made is not None and one.made < latest and not one.in_use
+            if made_at(one.name) and one.made and one.made < latest and not one.in_use
         ]
         return [name for name in left if self._try_to_drop(name)]
 
@@ -278,7 +273,7 @@ class PostgresScratchPlace(ScratchPlace):
                     self._drop(name, " WITH (FORCE)")
                 raise
             with self._reporting("cannot drop old templates"):
-                self._drop_old(project, keep)
+                self._drop_older_than(template, project, keep)
 
     def _publish(self, name: str, template: str, project: str) -> None:
         """Give what was built the name of the template; all of it, or nothing."""
@@ -294,10 +289,12 @@ class PostgresScratchPlace(ScratchPlace):
                 raise
             self._drop(name)  # by way of another database, another process was faster
 
-    def _drop_old(self, project: str, keep: int) -> None:
-        found = [one for one in self._ours(TEMPLATE) if one.project == project]
-        found.sort(key=lambda one: one.made or 0, reverse=True)
-        for one in found[keep:]:
+    def _drop_older_than(self, newest: str, project: str, keep: int) -> None:
+        """Drop a project's templates but the newest, and as many others as are to be kept."""
+        others = [one for one in self._ours(TEMPLATE) if one.project == project]
+        others = [one for one in others if one.name != newest]
+        others.sort(key=lambda one: one.made or 0, reverse=True)
+        for one in others[keep - 1 :]:
             self._try_to_drop(one.name)
 
     @contextmanager
