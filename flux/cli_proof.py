@@ -17,6 +17,7 @@ from flux.interruption import Interruptible
 from flux.plan import find_migration
 from flux.proof import Proof, prove
 from flux.rehearsal import Stage
+from flux.render import printable
 from flux.render_late import late_proof_data, late_proof_text
 from flux.shadow import scratch_place
 from flux.terminal import palette_for
@@ -144,7 +145,7 @@ def show_schema(arguments: Arguments) -> int:
     if arguments.json:
         print_json(arguments, {"items": render_proof.schema_data(found)})
     else:
-        print("\n".join(found.lines()))
+        print("\n".join(map(printable, found.lines())))
     return DONE
 
 

@@ -6,6 +6,7 @@ incompatible changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from flux.results import BatchResult, Status, StepResult
 
 FORMAT = 1
+
+
+#: What a terminal would take for a command; a name in a database may hold any of it.
+_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 
 
 class Palette(NamedTuple):
@@ -188,6 +193,11 @@ def findings_summary(findings: Sequence[Finding]) -> str:
 def error_text(error: FluxMigrationException, palette: Palette = PLAIN) -> str:
     """An error as the last thing a user reads."""
     return f"{palette.paint(palette.bad, 'error:')} {error}"
+
+
+def printable(text: str) -> str:
+    """A text from a database for a terminal, with its control characters escaped."""
+    return re.sub(_CONTROL, lambda found: ascii(found[0])[1:-1], text)
 
 
 def counted(count: int, noun: str) -> str:

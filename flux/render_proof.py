@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from flux.fingerprint import described
-from flux.render import PLAIN, Palette, counted, duration, error_data
+from flux.render import PLAIN, Palette, counted, duration, error_data, printable
 
 if TYPE_CHECKING:
     from flux.fingerprint import Difference, Fingerprint, Item
@@ -49,7 +49,7 @@ def fault_lines(fault: Fault, palette: Palette = PLAIN) -> Iterator[str]:
     """What is wrong, in which file, and what differs."""
     if fault.error is not None:
         yield f"{fault.message}:"
-        yield from str(fault.error).split("\n")
+        yield from map(printable, str(fault.error).split("\n"))
     else:
         yield f"{fault.path}: {fault.message}"
     if fault.differences:
@@ -86,7 +86,7 @@ def difference_lines(differences: Sequence[Difference], palette: Palette = PLAIN
     for label, group in groupby(differences, lambda difference: difference.item.object):
         differing = list(group)
         if differing[0].item.of or differing[0].kind == "changed":
-            yield f"  {label}"
+            yield f"  {printable(label)}"
         for difference in differing:
             for line in _changes(*(_lines(item, difference) for item in difference)):
                 colour = {"-": palette.bad, "+": palette.good}.get(line[0], "")
@@ -97,8 +97,9 @@ def _lines(item: Item | None, difference: Difference) -> list[str]:
     """What an item is, below the heading of its object; one that is alone has its own heading."""
     if item is None:
         return []
-    lines = [f"    {line}" for line in described(item)]
-    return lines if item.of or difference.kind == "changed" else [item.label, *lines]
+    lines = [f"    {printable(line)}" for line in described(item)]
+    heads = not item.of and difference.kind != "changed"
+    return [printable(item.label), *lines] if heads else lines
 
 
 def _changes(before: list[str], after: list[str]) -> Iterator[str]:

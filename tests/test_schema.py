@@ -96,6 +96,16 @@ def test_a_migration_that_fails_ends_it(project: Project) -> None:
     assert "migrations/003_bad.sql:1" in project.fail("schema")
 
 
+def test_control_characters_do_not_reach_the_terminal(project: Project) -> None:
+    """A name in a database may hold any; the schema file keeps it as it is."""
+    project.add({"001.sql": 'CREATE TABLE "a\x1b[31m" (b);\n'})
+    assert "\\x1b[31m" in project.succeed("schema")
+    assert "\x1b" not in project.succeed("schema")
+    project.succeed("apply")
+    project.query('DROP TABLE "a\x1b[31m"')
+    assert "\x1b" not in project.run("drift").out
+
+
 # Drift --------------------------------------------------------------------------------------
 
 
