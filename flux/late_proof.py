@@ -7,18 +7,18 @@ compared: the catalog, the rows, and how far sequences have counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 from flux.contents import Column, columns_in, in_words, without_consequences
 from flux.directory import MigrationDirectory
-from flux.exceptions import MigrationApplyError, ScratchDatabaseError
+from flux.exceptions import MigrationApplyError
 from flux.findings import listed
 from flux.fingerprint import Difference, Fingerprint, compare
 from flux.migration import Migration, Order, sort_key
 from flux.plan import DatabaseState, Plan
-from flux.rehearsal import Rehearsal, Stage, one_batch
+from flux.rehearsal import Rehearsal, Stage, one_batch, unchanged_outside
 from flux.results import Event
 from flux.row_tables import row_tables
 from flux.row_work import ANYTHING, RowWork, row_work, tables_at_stake
@@ -124,7 +124,7 @@ def prove_late(stage: Stage, applied: Sequence[str], late: Sequence[str]) -> Lat
     migrations = [on_disk[id] for id in (*applied, *late)]
     key = sort_key(directory.order)
     in_order = sorted(migrations, key=lambda migration: key(migration.id))
-    with _alone(stage, migrations), ExitStack() as stack:
+    with unchanged_outside(stage.config, stage.place), ExitStack() as stack:
 
         def make(migrations: Sequence[Migration]) -> Rehearsal:
             return _apply_all(stack.enter_context(stage.rehearsal()), directory, migrations)
@@ -207,22 +207,6 @@ def _rows_at_stake(
             for table in tables_at_stake(works[id], works[other], tables)
         )
     )
-
-
-@contextmanager
-def _alone(stage: Stage, migrations: Sequence[Migration]) -> Iterator[None]:
-    """See that functions, whose text says nothing, change nothing outside of their database."""
-    functions = [one for one in migrations if one.script.function is not None]
-    if stage.config.throw_away_server or not functions:
-        yield
-        return
-    before = stage.place.beyond()
-    yield
-    if found := compare(before, stage.place.beyond()):
-        raise ScratchDatabaseError(
-            f"{listed([one.id for one in functions])}: what is outside of the database changes, "
-            f"too: {listed([_named(difference) for difference in found])}"
-        )
 
 
 def _named(difference: Difference) -> str:
