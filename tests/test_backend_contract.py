@@ -210,8 +210,8 @@ class Impatient(SQLiteBackend):
             WritesWhenItReads,
             BackendContract.test_a_new_database_has_no_history_and_reading_makes_none,
             "read_state() of an empty database: expected DatabaseState(history=None, "
-            "unfinished=False, last_runs={}, journal=()), found DatabaseState(history=(), "
-            "unfinished=False, last_runs={}, journal=())",
+            "unfinished=False, last_runs={}, journal=(), late=()), found DatabaseState(history=(), "
+            "unfinished=False, last_runs={}, journal=(), late=())",
             id="reading that writes",
         ),
         pytest.param(
