@@ -79,11 +79,16 @@ def run_to_end(
     return FluxResult(done.returncode, done.stdout, done.stderr)
 
 
+#: For a pytest that a test runs. With this plugin mirakuru (3.1) is imported, which at the end of
+#: the process kills every server whose mark has the digits of that process's number in it.
+_PYTEST = {"PYTEST_ADDOPTS": "-p no:pytest_postgresql"}
+
+
 def flux_environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """The environment that flux gets: the tests' own, without what would steer flux or libpq."""
     steering = ("FLUX_", "PG", "NO_COLOR", "FORCE_COLOR", "CLICOLOR")
     environment: dict[str, str | None] = {
         name: value for name, value in os.environ.items() if not name.upper().startswith(steering)
     }
-    environment |= {"PYTHONUTF8": "1", "COLUMNS": "100", **(changes or {})}
+    environment |= {"PYTHONUTF8": "1", "COLUMNS": "100", **_PYTEST, **(changes or {})}
     return {name: value for name, value in environment.items() if value is not None}

@@ -26,7 +26,7 @@ def run_pytest(project: Project, *arguments: str, within: str = "", **env: str) 
     environment = {
         name: value
         for name, value in flux_environment({"TMPDIR": str(project.root), **env}).items()
-        if not name.startswith("PYTEST_")
+        if not name.startswith("PYTEST_") or name == "PYTEST_ADDOPTS"
     }
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", *PLUGINS, *arguments]
     return run_to_end(command, cwd=project.root / within, env=environment)
