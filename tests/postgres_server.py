@@ -446,3 +446,13 @@ def own_database(server: PostgresServer, template: str = "template0") -> Iterato
     yield Postgres(server, database, "public")
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+def drop_flux_databases(server: PostgresServer) -> None:
+    """Drop the scratch databases and the templates that tests have left on a server."""
+    with closing(server.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT datname FROM pg_database WHERE datname ~ '^flux_(scratch|template|building)_'"
+        )
+        for (name,) in cursor.fetchall():
+            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -12,8 +12,9 @@ import pytest
 
 from tests.flux_process import FluxResult, flux_environment, run_to_end
 from tests.postgres_project import PostgresProject
+from tests.postgres_server import drop_flux_databases
 from tests.project import Project
-from tests.test_testing import MIGRATIONS, builds, databases_left, drop_flux_databases
+from tests.test_testing import MIGRATIONS, builds, databases_left
 
 #: Where flux was installed before it had the entry point, pytest is told of the plugin.
 IS_INSTALLED = any(point.name == "flux" for point in entry_points(group="pytest11"))
@@ -45,7 +46,8 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     project.add(MIGRATIONS)
     project.write("pytest.ini", "[pytest]\n")
     yield project
-    drop_flux_databases(project)
+    if isinstance(project, PostgresProject):
+        drop_flux_databases(project.postgres.server)
 
 
 USES_DATABASE = """

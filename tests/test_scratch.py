@@ -39,7 +39,7 @@ from flux.scratch import (
 from tests import driver
 from tests.conftest import not_in_the_server
 from tests.flux_process import flux_environment
-from tests.postgres_server import Postgres, PostgresServer
+from tests.postgres_server import Postgres, PostgresServer, drop_flux_databases
 from tests.wire import counting_proxy, outer_address
 
 HOUR = 3600
@@ -144,12 +144,9 @@ def ground(
         return
     postgres: Postgres = request.getfixturevalue("postgres_database")
     ground = Ground("postgres", postgres.server.url(postgres.database), tmp_path, postgres.server)
-    before = ground.names("flux_")
+    drop_flux_databases(postgres.server)  # templates of other tests
     yield ground
-    with closing(postgres.server.connect()) as connection, connection.cursor() as cursor:
-        for name in ground.names("flux_") - before:
-            if name != "flux_tests":
-                cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    drop_flux_databases(postgres.server)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from flux.exceptions import (
 )
 from flux.testing import Database, MigrationSteps, ScratchDatabases, template_key
 from tests.postgres_project import PostgresProject
+from tests.postgres_server import drop_flux_databases
 from tests.project import Project
 from tests.wire import counting_proxy, outer_address
 
@@ -51,17 +52,12 @@ def own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     project.add(MIGRATIONS)
+    if not isinstance(project, PostgresProject):
+        yield project
+        return
+    drop_flux_databases(project.postgres.server)  # templates of other tests
     yield project
-    drop_flux_databases(project)
-
-
-def drop_flux_databases(project: Project) -> None:
-    """Drop what tests have left on the server: templates."""
-    if isinstance(project, PostgresProject):
-        for (name,) in project.query(
-            "SELECT datname FROM pg_database WHERE datname ~ '^flux_(scratch|template|building)_'"
-        ):
-            project.query(f"DROP DATABASE {name} WITH (FORCE)")
+    drop_flux_databases(project.postgres.server)
 
 
 def databases_left(project: Project, kind: str = "scratch") -> int:
@@ -260,7 +256,7 @@ def test_a_server_elsewhere_has_to_be_named(
         with ScratchDatabases("flux.toml") as databases, databases.database() as database:
             assert rows(database) == [(0, "root")]
         assert wire.round_trips == before
-    drop_flux_databases(pg_alone)
+    drop_flux_databases(pg_alone.postgres.server)
 
 
 def test_without_a_database_there_is_no_server(pg_alone: PostgresProject) -> None:
