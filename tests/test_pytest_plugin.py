@@ -45,9 +45,12 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     project: Project = request.getfixturevalue(name)
     project.add(MIGRATIONS)
     project.write("pytest.ini", "[pytest]\n")
+    if not isinstance(project, PostgresProject):
+        yield project
+        return
+    drop_flux_databases(project.postgres.server)  # templates of other tests
     yield project
-    if isinstance(project, PostgresProject):
-        drop_flux_databases(project.postgres.server)
+    drop_flux_databases(project.postgres.server)
 
 
 USES_DATABASE = """
