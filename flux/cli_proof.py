@@ -45,8 +45,8 @@ def _test_late(arguments: Arguments) -> int:
     from flux.late_proof import prove_late, to_prove
 
     arguments.late = "allow"  # it is the plan with them that is proven
-    config = _config(arguments)
     with open_runner(arguments) as target:
+        config = _with_options(target.config, arguments)
         applied, late = to_prove(target.plan_apply(), target.state, config.order)
         proof = None
         if late:
@@ -67,7 +67,7 @@ def _test_late(arguments: Arguments) -> int:
 def _test_undoes(arguments: Arguments) -> int:
     """Prove migrations one by one, with a line for each as it is proven."""
     config = _config(arguments)
-    directory = _read_directory(config)
+    directory = directories.read_configured(config)
     chosen = _choice(arguments, directory)
     found = hooks.read(directory, config.project_directory)
     palette = palette_for(sys.stdout)
@@ -129,7 +129,7 @@ def show_schema(arguments: Arguments) -> int:
         with open_runner(arguments) as runner, runner.backend.reporting("cannot read the catalog"):
             found = runner.backend.fingerprint()
     else:
-        with _stage(arguments, config, _read_directory(config)) as stage:
+        with _stage(arguments, config, directories.read_configured(config)) as stage:
             found = schema.made_by_migrations(stage)
     found = found.without((*config.ignore, *arguments.ignore))
     arguments.line.clear()
@@ -167,9 +167,10 @@ def _check_schema(arguments: Arguments, config: FluxConfig, found: Fingerprint) 
 
 def drift(arguments: Arguments) -> int:
     """Compare a database with what its applied migrations make of an empty one."""
-    config = _config(arguments)
-    with open_runner(arguments) as target, _stage(arguments, config, target.directory) as stage:
-        found = schema.find_drift(stage, target, (*config.ignore, *arguments.ignore))
+    with open_runner(arguments) as target:
+        config = _with_options(target.config, arguments)
+        with _stage(arguments, config, target.directory) as stage:
+            found = schema.find_drift(stage, target, (*config.ignore, *arguments.ignore))
     arguments.line.clear()
     if arguments.json:
         data = {"ok": not found, "differences": render_proof.differences_data(found)}
@@ -188,18 +189,14 @@ def drift(arguments: Arguments) -> int:
 
 def _config(arguments: Arguments) -> FluxConfig:
     keep_output_clean(arguments)
-    config = load_config(arguments)
+    return _with_options(load_config(arguments), arguments)
+
+
+def _with_options(config: FluxConfig, arguments: Arguments) -> FluxConfig:
+    """A configuration with what the options of proofs say differently."""
     return config._replace(
         throw_away_server=config.throw_away_server or arguments.throw_away_server,
         require_undo=config.require_undo or getattr(arguments, "require_undo", False),
-    )
-
-
-def _read_directory(config: FluxConfig) -> MigrationDirectory:
-    return directories.read(
-        config.migration_directory,
-        order=config.order,
-        project_directory=config.project_directory,
     )
 
 

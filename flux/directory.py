@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from flux import python_file
+from flux.config import FluxConfig
 from flux.exceptions import (
     FluxMigrationException,
     InvalidMigrationModuleError,
@@ -132,6 +133,15 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
         id_problems=_id_problems([migration.id for migration in migrations], order),
         set_aside={id: reader(id) for id in {**aside.sql, **aside.python}},
         order=order,
+    )
+
+
+def read_configured(config: FluxConfig) -> MigrationDirectory:
+    """`read` the directory that a configuration names."""
+    return read(
+        config.migration_directory,
+        order=config.order,
+        project_directory=config.project_directory,
     )
 
 

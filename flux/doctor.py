@@ -67,9 +67,7 @@ def _examine_config(load_config: Callable[[], FluxConfig]) -> _Check[FluxConfig]
 def _examine_directory(config: FluxConfig) -> _Check[MigrationDirectory]:
     path = config.migration_directory
     try:
-        directory = directories.read(
-            path, order=config.order, project_directory=config.project_directory
-        )
+        directory = directories.read_configured(config)
     except MigrationLoadingError as error:
         yield from of_error("directory", error)
         return None

@@ -16,7 +16,7 @@ from flux.fingerprint import Difference, Fingerprint, compare
 from flux.hooks import Hooks
 from flux.migration import Migration, Repeatable
 from flux.plan import Action, Step
-from flux.rehearsal import Rehearsal, Stage
+from flux.rehearsal import Rehearsal, Stage, one_batch
 
 #: `applied`: it was only needed for those after it. `not reached`: one before it fails to apply.
 Verdict = Literal["proven", "no undo", "failed", "applied", "not reached"]
@@ -78,12 +78,7 @@ def prove(
         with stage.rehearsal() as rehearsal:
             bench = _Bench(rehearsal, stage, left)
             if not done:
-                rehearsal.check(
-                    [
-                        *(Step("run", repeatable) for repeatable in (*before, *after)),
-                        *(Step("apply", migration) for migration in pending),
-                    ]
-                )
+                rehearsal.check(one_batch(stage.directory, pending))
             bench.replay(before, done)
             fault = None
             while pending and fault is None:
@@ -144,7 +139,7 @@ class _Bench:
         self._requires_undo = stage.config.require_undo
         self._hooks = hooks
         self._known: Fingerprint | None = None
-        self._outside = stage.place.beyond()
+        self._outside = Fingerprint() if rehearsal.reaches_out else stage.place.beyond()
         #: When the last script ran, and its file.
         self._last: tuple[Moment, str] = ("run", "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -87,11 +87,7 @@ class Rehearsal(NamedTuple):
             )
         if self.reaches_out:
             return
-        beyond = [problem for step in steps for problem in self._reach_of(step)]
-        if beyond:
-            raise ScratchDatabaseError.of(
-                tuple(beyond), f"{len(beyond)} statements reach beyond a scratch database"
-            )
+        refuse_reaching([problem for step in steps for problem in self._reach_of(step)])
 
     def _reach_of(self, step: Step) -> list[Problem]:
         return [
@@ -99,6 +95,14 @@ class Rehearsal(NamedTuple):
             for script in _scripts(step)
             for problem in self.backend.check_reach(script)
         ]
+
+
+def refuse_reaching(problems: Sequence[Problem]) -> None:
+    """Raise `ScratchDatabaseError` for statements that reach beyond a scratch database."""
+    if problems:
+        raise ScratchDatabaseError.of(
+            tuple(problems), f"{len(problems)} statements reach beyond a scratch database"
+        )
 
 
 @contextmanager
@@ -120,7 +124,7 @@ def unchanged_outside(config: FluxConfig, place: ScratchPlace) -> Iterator[None]
         )
 
 
-def one_batch(directory: MigrationDirectory, migrations: Sequence[Migration]) -> list[Step]:
+def one_batch(directory: MigrationDirectory, migrations: Iterable[Migration]) -> list[Step]:
     """The steps that apply these migrations in one batch, with the repeatables around it. Pure."""
     return [
         *(Step("run", repeatable) for repeatable in directory.pre_apply),

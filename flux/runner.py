@@ -479,11 +479,7 @@ class FluxRunner(StepRunner):
 
     def _read_directory(self) -> directories.MigrationDirectory:
         if self._directory is None:
-            self._directory = directories.read(
-                self.config.migration_directory,
-                order=self.config.order,
-                project_directory=self.config.project_directory,
-            )
+            self._directory = directories.read_configured(self.config)
         return self._directory
 
 

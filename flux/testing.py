@@ -33,7 +33,7 @@ from flux.exceptions import FluxMigrationException, ScratchDatabaseError
 from flux.hooks import read_setup
 from flux.migration import Repeatable, Script
 from flux.plan import Step, find_migration
-from flux.rehearsal import unchanged_outside
+from flux.rehearsal import refuse_reaching, unchanged_outside
 from flux.results import BatchResult
 from flux.runner import FluxRunner
 from flux.scratch import ScratchPlace
@@ -164,11 +164,7 @@ class ScratchDatabases:
     @cached_property
     def directory(self) -> MigrationDirectory:
         """The migration directory, read once. Raises `MigrationLoadingError`."""
-        return directories.read(
-            self.config.migration_directory,
-            order=self.config.order,
-            project_directory=self.config.project_directory,
-        )
+        return directories.read_configured(self.config)
 
     @cached_property
     def _setup(self) -> Repeatable | None:
@@ -259,12 +255,9 @@ class ScratchDatabases:
 
     def _refuse_reaching(self, backend: MigrationBackend, scripts: Iterable[Script]) -> None:
         """Refuse what would change more than the database, unless that does not matter."""
-        if self.config.throw_away_server:
-            return
-        problems = [problem for script in scripts for problem in backend.check_reach(script)]
-        if problems:
-            raise ScratchDatabaseError.of(
-                tuple(problems), f"{len(problems)} statements reach beyond a scratch database"
+        if not self.config.throw_away_server:
+            refuse_reaching(
+                [problem for script in scripts for problem in backend.check_reach(script)]
             )
 
 

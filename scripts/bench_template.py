@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from flux.config import FluxConfig  # noqa: E402 - the checkout's
-from flux.testing import ScratchDatabases  # noqa: E402
-from tests.postgres_server import PostgresServer, running_server  # noqa: E402
+from flux.testing import ScratchDatabases  # noqa: E402 - the checkout's
+from tests.postgres_server import PostgresServer, running_server  # noqa: E402 - the checkout's
 
 #: How much more than the bare copy a migrated database may cost (issue 5).
 LIMIT = 1.5

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -282,16 +283,16 @@ def test_what_the_unit_runs(installed: Path, postgres_database: Postgres) -> Non
 JOBS = read("github-actions/migrations.yml")["jobs"]
 
 
-def run_steps(job: str, directory: Path, postgres: Postgres) -> list[int]:
-    """Run the commands of a job until one fails, as the runner does; their exit codes."""
+def run_commands(commands: Iterable[str], directory: Path, postgres: Postgres) -> list[int]:
+    """Run commands until one fails, as a runner does, but those that install; their exit codes."""
     env = flux_environment({"FLUX_DATABASE_URL": postgres.url})
     env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
     codes = []
-    for step in JOBS[job]["steps"]:
-        if "run" not in step or step["run"].startswith("pip install "):
+    for command in commands:
+        if command.startswith("pip install "):
             continue
         done = subprocess.run(
-            ["bash", "-e", "-c", step["run"]],
+            ["bash", "-e", "-c", command],
             cwd=directory,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -303,6 +304,12 @@ def run_steps(job: str, directory: Path, postgres: Postgres) -> list[int]:
         if codes[-1]:
             break
     return codes
+
+
+def run_steps(job: str, directory: Path, postgres: Postgres) -> list[int]:
+    """Run the commands of a job of the workflow."""
+    commands = [step["run"] for step in JOBS[job]["steps"] if "run" in step]
+    return run_commands(commands, directory, postgres)
 
 
 @pytest.mark.parametrize(
@@ -410,32 +417,12 @@ def test_the_test_workflow(
     directory: Path, postgres_database: Postgres, sql: str, undo: str, codes: list[int]
 ) -> None:
     """Its commands run until one fails; what is wrong decides which."""
-    env = flux_environment({"FLUX_DATABASE_URL": postgres_database.url})
-    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
-
-    def run(command: str) -> int:
-        return subprocess.run(
-            ["bash", "-e", "-c", command],
-            cwd=directory,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=HANGS_AFTER,
-            check=False,
-        ).returncode
-
-    assert run("flux schema --write") == 0
+    assert run_commands(["flux schema --write"], directory, postgres_database) == [0]
     (directory / "test_it.py").write_text(
         "def test_it(flux_database):\n    assert flux_database.connect()\n", "utf-8"
     )
     if sql:
         add_migration(directory, sql)
         (directory / "migrations" / "20990101_001_more.undo.sql").write_text(undo, "utf-8")
-    found = []
-    for command in COMMANDS["github"]:
-        if not command.startswith("pip install "):
-            found.append(run(command))
-            if found[-1]:
-                break
-    assert found == codes
+    assert run_commands(COMMANDS["github"], directory, postgres_database) == codes
     assert (directory / "report.xml").exists()

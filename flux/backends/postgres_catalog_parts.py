@@ -7,7 +7,7 @@ their like, but what extensions or flux have made.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: A version of the server that is never reached.
 NEVER = 10**6
@@ -42,10 +42,10 @@ class Part(NamedTuple):
     until: int = NEVER
 
 
-def part(source: str, kind: str, name: str, **more: str | int) -> Part:
+def part(source: str, kind: str, name: str, **more: Any) -> Part:
     """A part whose objects are those of the catalog that the source begins with."""
     catalog, alias, *_ = source.split()
-    return Part(source, kind, name, **{"catalog": catalog, "id": f"{alias}.oid", **more})  # type: ignore[arg-type]
+    return Part(source, kind, name, **{"catalog": catalog, "id": f"{alias}.oid", **more})
 
 
 #: How the role is called that migrates, which owns flux's history, or is the one that reads where

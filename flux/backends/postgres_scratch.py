@@ -44,6 +44,9 @@ _EXISTS: Final = "42P04"  # duplicate_database
 #: Seconds to wait for a database that others use for a moment, as all do with template1.
 _BUSY_FOR: Final = 60.0
 _FORCED_FOR: Final = 5.0
+#: What cannot be done without the right to create databases.
+_MAKING: Final = "cannot make a scratch database"
+_BUILDING: Final = "cannot make a template"
 
 #: Nothing that a role or a database sets may end the wait for another process.
 _BEGIN: Final = """\
@@ -157,7 +160,7 @@ class PostgresScratchPlace(ScratchPlace):
     def create(self) -> str:
         """Make an empty scratch database with the encoding and the locale of this database."""
         name = new_name(SCRATCH, self._now())
-        with self._reporting("cannot make a scratch database"):
+        with self._reporting(_MAKING):
             self._create(name, self._like_own(), self._told("scratch database"))
         return self._address_of(name)
 
@@ -239,13 +242,12 @@ class PostgresScratchPlace(ScratchPlace):
         belong to who has built it, and lie where the `search_path` was.
         """
         check_key(key)
-        what = "cannot make a scratch database"
-        with self._reporting(what):
+        with self._reporting(_MAKING):
             of = digest(self._role, self._like_own(), self._connection.info.options)
         template = f"{TEMPLATE}{key}_{of}"
         while True:
             name = new_name(SCRATCH, self._now())
-            with self._reporting(what):
+            with self._reporting(_MAKING):
                 try:
                     how = f" TEMPLATE {self._quoted(template)}"
                     self._create(name, how, self._told("scratch database"))
@@ -260,13 +262,13 @@ class PostgresScratchPlace(ScratchPlace):
     ) -> None:
         with self._alone(template):
             name = new_name(BUILDING, self._now())
-            with self._reporting("cannot make a template"):
+            with self._reporting(_BUILDING):
                 if any(one.name == template for one in self._ours(template)):
                     return
                 self._create(name, self._like_own(), self._told("half a template"))
             try:
                 build(self._address_of(name))
-                with self._reporting("cannot make a template"):
+                with self._reporting(_BUILDING):
                     self._publish(name, template, project)
             except BaseException:
                 with suppress(self._driver.error):
@@ -305,7 +307,7 @@ class PostgresScratchPlace(ScratchPlace):
             return
         key = f"pg_catalog.hashtextextended({self._literal(template)}, 0)"
         patience = Patience(self._wait)
-        with self._reporting("cannot make a template"):
+        with self._reporting(_BUILDING):
             while self._fetch(f"SELECT pg_catalog.pg_try_advisory_lock({key})") != [(True,)]:
                 if patience.is_over:
                     raise ScratchDatabaseError(
@@ -366,7 +368,7 @@ class PostgresScratchPlace(ScratchPlace):
         except self._driver.error as error:
             told = report(error, self._driver)
             hint = told.hint
-            if sqlstate(error) == INSUFFICIENT_PRIVILEGE and "cannot drop" not in what:
+            if sqlstate(error) == INSUFFICIENT_PRIVILEGE and what in (_MAKING, _BUILDING):
                 hint = (
                     f"ALTER ROLE {self._quoted(self._role)} CREATEDB, or name a server whose "
                     "databases may come and go: --shadow-url, or shadow_url in the configuration"
