@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
 from flux.backends.dbapi import unavailable
+from flux.backends.postgres_bundle import BundleRun, Pace, count_together
 from flux.backends.postgres_check import find_problems, find_wiping
 from flux.backends.postgres_driver import IDLE, Driver, choose, driver_of, require_one
 from flux.backends.postgres_errors import (
@@ -64,7 +66,7 @@ from flux.exceptions import (
 )
 from flux.journal import ENDED, Direction, Entry, Way, read_entries
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
-from flux.plan import DatabaseState
+from flux.plan import DatabaseState, Step
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
 if TYPE_CHECKING:
@@ -131,6 +133,7 @@ class PostgresBackend(MigrationBackend):
         #: The connection that holds the lock of a batch.
         self._holder: Any = None
         self.lock = LockSQL(lock_id)
+        self._pace = Pace()
         self.session: Session
         self._session_name: str | None = None
         #: The lock of the batch that is under way.
@@ -245,17 +248,19 @@ class PostgresBackend(MigrationBackend):
                 self.held = Held(can_mark=can_mark)
                 return True  # and the fence is waited for by each migration
             self._holder = connection
+            token = int.from_bytes(os.urandom(8), "big", signed=True)
             with self.driver.cursor(connection) as cursor:
                 # Nothing else runs on this connection: an error here would free the lock.
                 cursor.execute(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
-                    f"{self.lock.outlast_timeouts}; "
+                    f"{self.lock.outlast_timeouts}; {self.lock.take_token(token)}; "
                     f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
                     f"{CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
                 )
                 is_ours, *held, fence_is_free = cursor.fetchone()
             # Behind a pooler the server's process may be another one each time.
-            self.held = Held(*held)._replace(is_direct=held[0] == connection.info.backend_pid)
+            is_direct = held[0] == connection.info.backend_pid
+            self.held = Held(*held)._replace(is_direct=is_direct, token=token)
             if not is_ours:
                 connection.close()
                 self._holder = None
@@ -500,13 +505,22 @@ class PostgresBackend(MigrationBackend):
 
     def run_migration(self, migration: Migration) -> None:
         """Apply one migration and write its row, in one round trip where it is plain text."""
-        guard, record = self.sql.require_absent(migration), self.sql.insert(migration)
-        self._run(migration.script, "apply", migration.id, guard, record)
+        self._run(migration.script, "apply", migration.id, *self.sql.apply(migration))
 
     def undo_migration(self, migration: Migration, undo: Script) -> None:
         """Undo one migration and delete its row, as `run_migration` applies it."""
-        guard, record = self.sql.require_recorded(migration), self.sql.delete(migration)
-        self._run(undo, "undo", migration.id, guard, record)
+        self._run(undo, "undo", migration.id, *self.sql.undo(migration))
+
+    def count_bundle(self, steps: Sequence[Step]) -> int:
+        """How many of the next steps go in one message, at least one. Opens nothing."""
+        return count_together(self, steps, self._pace)
+
+    def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
+        """Carry out steps in one round trip, each in a transaction of its own."""
+        if len(steps) == 1:
+            super().run_bundle(steps, note)
+        else:
+            BundleRun(self, steps, self._pace, note).run()
 
     def run_repeatable(self, repeatable: Repeatable) -> None:
         """Run one repeatable, as `run_migration` applies a migration."""

@@ -309,8 +309,8 @@ class PostgresJournaledRun(JournaledRun):
 
     @property
     def _check_lock(self) -> str:
-        held_by = self.backend.lock.held_by(self.backend.held.pid)
-        return f"SELECT {fail_unless(held_by, LOCK_LOST)};\n"
+        still_held = self.backend.lock.still_held(self.backend.held)
+        return f"SELECT {fail_unless(still_held, LOCK_LOST)};\n"
 
     def _limits(self, command: str) -> str:
         """Statements that set what a file asks for, or no limit, and have the client looked for."""

@@ -9,6 +9,11 @@ CONCURRENTLY; a process blocked inside pg_advisory_lock would (golang-migrate#96
 The *fence* is a second advisory lock, which each migration's own transaction takes. The lock
 of a killed run is free at once, while the server may still run its last statement; the fence
 keeps the next run's first migration waiting until that is over.
+
+The *token* is a third one, of a number that is drawn for each batch, beside the lock in the same
+transaction: while nobody can take it, that very transaction goes on. To try costs a fraction of a
+look through all locks, and cannot take for ours what another one holds in a session that a pooler
+has given away again.
 """
 
 from __future__ import annotations
@@ -44,7 +49,8 @@ class Holder(NamedTuple):
 class Held(NamedTuple):
     """The lock of a batch: the pid of the session that holds it, and what the server can do.
 
-    `pid` is None while each migration takes the lock itself. `can_mark` says that markers can be
+    `pid` is None while each migration takes the lock itself; `token` is the number of the token
+    otherwise. `can_mark` says that markers can be
     sent, `checks_client` that the server can notice in mid-statement that its client is gone,
     `is_direct` that no pooler is in between; then `runs_in` is the pid of the session in which
     the batch runs.
@@ -55,6 +61,7 @@ class Held(NamedTuple):
     checks_client: bool = False
     is_direct: bool = False
     runs_in: int | None = None
+    token: int = 0
 
 
 class LockSQL(NamedTuple):
@@ -66,6 +73,10 @@ class LockSQL(NamedTuple):
     def try_lock(self) -> str:
         """An expression: take the lock in this transaction if it is free; true if so."""
         return f"pg_catalog.pg_try_advisory_xact_lock('{self.lock_id}')"
+
+    def take_token(self, token: int) -> str:
+        """A statement: take the token of that number in this transaction; nobody else has it."""
+        return f"SELECT pg_catalog.pg_try_advisory_xact_lock('{token}')"
 
     @property
     def outlast_timeouts(self) -> str:
@@ -107,11 +118,12 @@ class LockSQL(NamedTuple):
             f"WHERE {condition} LIMIT 1"
         )
 
-    def held_by(self, pid: int | None) -> str:
-        """An expression: whether the session of that pid (None: this one) holds the lock."""
+    def still_held(self, held: Held) -> str:
+        """An expression: whether the transaction that took the lock, or else this one, has it."""
+        if held.pid is not None:
+            return f"NOT pg_catalog.pg_try_advisory_xact_lock_shared('{held.token}')"
         return (
-            "EXISTS (SELECT FROM pg_catalog.pg_locks l "
-            f"WHERE {self._is_lock} AND l.pid = {_SELF if pid is None else pid})"
+            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_lock} AND l.pid = {_SELF})"
         )
 
     def end_session(self, pid: int) -> str:

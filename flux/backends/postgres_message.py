@@ -18,6 +18,7 @@ from typing import NamedTuple
 from flux.statements import Numbered, Statement, words
 
 _MARKER = re.compile(r"flux marker (\d+)")
+_TIME = re.compile(r"flux time ([\d.]+)")
 
 
 class Segment(NamedTuple):
@@ -111,16 +112,23 @@ def segment_at(message: Message, position: int) -> Segment | None:
 
 
 class Reached:
-    """How far a message got: `number` is that of the last statement that a marker told of."""
+    """How far a message got: `number` is that of the last statement that a marker told of.
 
-    def __init__(self, number: int | None) -> None:
+    A message of several migrations tells the time at its start and before each COMMIT; `times`
+    are in seconds, by the server's clock, and `number` is None from there to the next marker.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
         self.number = number
+        self.times: list[float] = []
 
     def hear(self, notice: str) -> bool:
         """Take a notice if it is a marker; whether it is one."""
-        found = _MARKER.search(notice)
-        if found:
+        if found := _MARKER.search(notice):
             self.number = int(found[1])
+        elif found := _TIME.search(notice):
+            self.number = None
+            self.times.append(float(found[1]))
         return found is not None
 
 
@@ -132,3 +140,10 @@ def sets_transaction(one: Numbered) -> bool:
 def marker(number: int) -> str:
     """SQL that tells the client which statement is reached; it needs plpgsql."""
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"
+
+
+#: SQL that tells the client the server's time.
+TIME = (
+    "DO $flux$BEGIN RAISE INFO 'flux time %', "
+    "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()); END$flux$;\n"
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -76,7 +77,9 @@ class Psycopg2(Driver):
         """Execute one message, in one round trip; `rows` follow a COPY that ends it."""
         data = (rows or "").encode(extensions.encodings[connection.encoding])
         kept = connection.notices
-        connection.notices = _Notices(kept, hear)
+        # No code of Python may run while the driver hands them over, once the message has ended:
+        # an interruption would be raised in it, and the driver would swallow that.
+        connection.notices = told = deque[str]()
         try:
             with self.cursor(connection) as cursor:
                 if rows is None:
@@ -85,6 +88,11 @@ class Psycopg2(Driver):
                     cursor.copy_expert(text, BytesIO(data))
         finally:
             connection.notices = kept
+            others = [notice for notice in told if not hear(notice)]
+            for notice in others:
+                kept.append(notice)
+            if others and type(kept) is list:
+                del kept[:-50]  # as the driver keeps its own
 
     @contextmanager
     def lending(self, connection: Any) -> Iterator[None]:
@@ -118,22 +126,6 @@ _TYPES: Final[tuple[Any, ...]] = (
     extensions.LONGINTEGER,
     extensions.UNICODE,
 )
-
-
-class _Notices:
-    """What a connection gives its notices to, in place of `kept`, its own list or the like."""
-
-    def __init__(self, kept: Any, hear: Callable[[str], bool]) -> None:
-        self._kept = kept
-        self._hear = hear
-
-    def append(self, notice: str) -> None:
-        """Take one notice, as the driver calls it."""
-        if self._hear(notice):
-            return
-        self._kept.append(notice)
-        if type(self._kept) is list:
-            del self._kept[:-50]  # as the driver keeps its own
 
 
 DRIVER: Final = Psycopg2()

@@ -8,7 +8,7 @@ watches: a migration does not fail because it could not be watched.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +27,8 @@ _END_WITHIN = 2.0
 class Sight(NamedTuple):
     """What a database says of what runs; the fields are those of `Progress`.
 
-    `number` is None where the database does not know; `query` is what the session runs.
+    `number` is None where the database does not know; `query` is what the session runs. `file`
+    says which script it is, of those that run one after the other.
     """
 
     number: int | None = None
@@ -36,6 +37,14 @@ class Sight(NamedTuple):
     phase: str | None = None
     percent: int | None = None
     blockers: tuple[Blocker, ...] = ()
+    file: str | None = None
+
+
+class Watched(NamedTuple):
+    """A script that runs, and its statements in order."""
+
+    script: Script
+    statements: Sequence[Statement]
 
 
 class Watcher:
@@ -49,6 +58,8 @@ class Watcher:
         self._report = report
         self._script: Script
         self._statements: Sequence[Statement] = ()
+        #: Those that come after it in the same message, by what a look calls them.
+        self._following: Mapping[str, Watched] = {}
         self._started = 0.0
         #: The statement that is reached, and when; one value, because two threads share it.
         self._reached: tuple[int | None, float] = (None, 0.0)
@@ -64,6 +75,7 @@ class Watcher:
         import threading
 
         self._script, self._statements, self.seen = script, (), Sight()
+        self._following = {}
         self._started = time.monotonic()
         self._reached = (None, self._started)
         over = threading.Event()
@@ -84,6 +96,10 @@ class Watcher:
     def expect(self, statements: Sequence[Statement]) -> None:
         """Note which statements the script will run, in order."""
         self._statements = statements
+
+    def expect_all(self, watched: Mapping[str, Watched]) -> None:
+        """Note which scripts will run one after the other, by what a look calls their `file`."""
+        self._following = watched
 
     def reach(self, number: int) -> None:
         """Note that a statement (1-based) starts now; one more than there are is the end."""
@@ -119,13 +135,20 @@ class Watcher:
                 if over.is_set():
                     return
                 self.seen = sight
-                if sight.number not in (None, self._reached[0]):
-                    # It was reached at some time since the last look.
-                    self._reached = (sight.number, before)
+                self._follow(sight, before)
                 progress = self._progress(sight)
                 if progress.elapsed >= REPORT_AFTER:
                     self._report(progress)
                 over.wait(_LOOK_EVERY)
+
+    def _follow(self, sight: Sight, before: float) -> None:
+        """Note what is reached; it was at some time since the look before."""
+        watched = self._following.get(sight.file or "")
+        if watched is not None and watched.script is not self._script:
+            self._script, self._statements = watched
+            self._started, self._reached = before, (sight.number, before)
+        elif sight.number not in (None, self._reached[0]):
+            self._reached = (sight.number, before)
 
     def _progress(self, sight: Sight) -> Progress:
         number, since = self._reached
