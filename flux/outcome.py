@@ -41,7 +41,7 @@ def look_after(
     Reads the database, by way of `call`; writes nothing.
     """
     step = steps[0]
-    names = step.name if len(steps) == 1 else f"any of {step.name} to {steps[-1].name}"
+    names = _in_words([step.name for step in steps])
     is_broken = backend.outcome_is_unknown() and not isinstance(error, TransactionEndedError)
     if is_broken:
         backend.announce(f"the connection broke: looking whether {names} took effect")
@@ -59,6 +59,11 @@ def look_after(
     outcomes = [outcome_of(step, step.script, states[-1]) for step in steps]
     done = sum(1 for _ in takewhile("took effect".__eq__, outcomes))
     return Aftermath(outcomes[min(done, len(steps) - 1)], half, done, names)
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """One of these, as in: it is not known whether 001 or 002 took effect."""
+    return " or ".join(names) if len(names) < 3 else f"any of {names[0]} to {names[-1]}"
 
 
 def outcome_of(step: Step, script: Script, state: DatabaseState | None) -> Outcome:
