@@ -141,15 +141,20 @@ class LockSQL(NamedTuple):
     @property
     def fence_held(self) -> str:
         """An expression: whether this very transaction still holds the fence."""
+        # Which database it is of need not be asked of a session's own.
         return (
-            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_fence} AND l.granted "
-            f"AND l.pid = {_SELF})"
+            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_fence_somewhere} "
+            f"AND l.granted AND l.pid = {_SELF})"
         )
 
     @property
     def _is_fence(self) -> str:
+        return f"{self._is_fence_somewhere} AND l.database = {_DATABASE}"
+
+    @property
+    def _is_fence_somewhere(self) -> str:
         return (
-            f"l.locktype = 'advisory' AND l.database = {_DATABASE} AND l.classid = {_FLUX} "
+            f"l.locktype = 'advisory' AND l.classid = {_FLUX} "
             f"AND l.objid = {self._fence_id % 2**32} AND l.objsubid = 2"
         )
 
