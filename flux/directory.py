@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from io import FileIO
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -243,10 +244,12 @@ def _misnamed_placements(path: str) -> list[Problem]:
 
 def _sort_out(path: str, names: list[str]) -> _Files:
     files = _Files({}, {}, {}, [])
+    kinds = {".sql": files.sql, ".py": files.python, ".undo.sql": files.undo}
     for name in names:
-        ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), None)
-        if ending is None:
+        lower = name.lower()
+        if not lower.endswith(_ENDINGS):
             continue
+        ending = next(filter(lower.endswith, _ENDINGS))
         id = name[: -len(ending)]
         if _UNPRINTABLE.search(name):
             id, name = (_UNPRINTABLE.sub(_escaped, text) for text in (id, name))
@@ -259,7 +262,6 @@ def _sort_out(path: str, names: list[str]) -> _Files:
         elif not name.endswith(ending):
             message, hint = "the ending is not in small letters", f"rename it to {id}{ending}"
         else:
-            kinds = {".sql": files.sql, ".py": files.python, ".undo.sql": files.undo}
             kinds[ending][id] = name
             continue
         location = Location(os.path.join(path, name))
@@ -302,11 +304,12 @@ def _file_problems(path: str, files: _Files) -> list[Problem]:
 
 def _id_problems(ids: list[str], order: Order) -> tuple[Problem, ...]:
     problems = []
-    folded: dict[str, list[str]] = {}
-    for id in ids:
-        folded.setdefault(fold(id), []).append(id)
-    for same in folded.values():
-        if len(same) > 1:
+    folded = [fold(id) for id in ids]
+    if len(set(folded)) < len(ids):
+        alike: dict[str, list[str]] = {}
+        for id, as_folded in zip(ids, folded, strict=True):
+            alike.setdefault(as_folded, []).append(id)
+        for same in (same for same in alike.values() if len(same) > 1):
             problems.append(
                 Problem(
                     "ambiguous",
@@ -362,8 +365,7 @@ def _read_migration(path: str, id: str, files: _Files, importable: Importable) -
         script = read_sql(os.path.join(path, files.sql[id]))
         if id not in files.undo:
             return Migration(id, script)
-        undo_path = os.path.join(path, files.undo[id])
-        return Migration(id, script, lambda: read_sql(undo_path))
+        return Migration(id, script, lambda: read_sql(os.path.join(path, files.undo[id])))
     module = run_python(os.path.join(path, files.python[id]), importable)
     script = module.script("apply")
     if not module.has("undo"):
@@ -438,8 +440,8 @@ def read_sql(path: str) -> Script:
 def _read_text(path: str) -> str:
     """What a file holds, with `\\n` line endings and its byte order mark."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        with FileIO(path) as file:  # `open` would buffer it first, which takes as long again
+            content = file.readall()
     except OSError as error:
         raise MigrationLoadingError(
             f"cannot be read: {error.strerror}", location=Location(path)
