@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -30,7 +31,7 @@ _LEADING_COMMENTS = {
     ".sql": r"(?s:\s+|--[^\n]*|/\*.*?\*/)*",
     ".py": r"(?:\s+|#[^\n]*)*",
 }
-_MENTIONS_DIRECTIVE = re.compile(r"(?i)flux:")
+_MENTIONS_DIRECTIVE = re.compile(r":(?<=[fF][lL][uU][xX]:)")  # a colon is found fast
 _DIRECTIVE_LINES = {
     ".sql": r"(?im)--[ \t]*flux:(.*)$",
     ".py": r"(?im)#[ \t]*flux:(.*)$",
@@ -216,8 +217,6 @@ def normalise(raw: str) -> str:
 
 def text_hash(text: str) -> str:
     """The hash of a normalised text: SHA-256 of its UTF-8, white space at its end stripped."""
-    from hashlib import sha256
-
     return sha256(text.rstrip(_WHITE_SPACE).encode()).hexdigest()
 
 
