@@ -44,8 +44,8 @@ _Read = TypeVar("_Read")
 _DOWN_MARKER = re.compile(r"^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b", re.M)
 
 _ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
-#: Bytes to read at once of a file that grows, or whose size the system does not tell.
-_CHUNK = 1 << 20
+#: Bytes that nearly every file has less of.
+_SMALL = 1 << 16
 #: What is kept beside migrations, and is not taken for one.
 _KEPT_BESIDE = (".md", ".rst", ".txt", ".csv", ".json", ".pyc", "readme", "makefile")
 #: Control characters, and the bytes of a name that is not UTF-8.
@@ -465,19 +465,16 @@ def _read_text(path: str) -> str:
 
 
 def _read_bytes(path: str) -> bytes:
-    """What a file holds. `open` takes twice as long, and there may be thousands of files."""
+    """What a file holds. `open` takes twice as long, and there may be thousands of small ones."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # O_BINARY: Windows
     try:
-        size = os.fstat(file).st_size
-        content = os.read(file, size + 1)
-        if len(content) == size:
+        content = os.read(file, _SMALL)
+        if not os.read(file, 1):
             return content
-        parts = [content]
-        while parts[-1]:
-            parts.append(os.read(file, _CHUNK))
-        return b"".join(parts)
     finally:
         os.close(file)
+    with open(path, "rb") as whole:
+        return whole.read()
 
 
 def run_python(path: str, importable: Importable) -> PythonFile:
