@@ -44,6 +44,7 @@ _Read = TypeVar("_Read")
 _DOWN_MARKER = re.compile(r"^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b", re.M)
 
 _ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
+_READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # as it is, on Windows too
 #: Bytes that nearly every file has less of.
 _SMALL = 1 << 16
 #: What is kept beside migrations, and is not taken for one.
@@ -106,10 +107,11 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     aside = _sort_out(path, [name for name in names if is_set_aside(name)])
     problems += _file_problems(path, files)
     importable = partial(python_file.importable, project_directory or os.curdir, path)
+    beside = os.path.join(path, "")
     with importable():
         ids = {**files.sql, **files.python}
         migrations = _collect(
-            lambda id: _read_migration(path, id, files, importable), ids, problems
+            lambda id: _read_migration(beside, id, files, importable), ids, problems
         )
         repeatables = {
             placement: _read_placement(path, placement, order, importable, problems)
@@ -123,7 +125,7 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     def reader(id: str) -> Callable[[], Migration]:
         def read_one() -> Migration:
             with importable():
-                return _read_migration(path, id, aside, importable)
+                return _read_migration(beside, id, aside, importable)
 
         return read_one
 
@@ -361,14 +363,14 @@ def _loading_error(problems: list[Problem]) -> MigrationLoadingError:
     return type_.of(tuple(problems), f"{len(problems)} problems in the migration directory")
 
 
-def _read_migration(path: str, id: str, files: _Files, importable: Importable) -> Migration:
+def _read_migration(beside: str, id: str, files: _Files, importable: Importable) -> Migration:
+    """Read one migration; `beside` is the directory's path with a slash at its end."""
     if id in files.sql:
-        beside = os.path.join(path, "")
         script = read_sql(beside + files.sql[id])
         if id not in files.undo:
             return Migration(id, script)
         return Migration(id, script, lambda: read_sql(beside + files.undo[id]))
-    module = run_python(os.path.join(path, files.python[id]), importable)
+    module = run_python(beside + files.python[id], importable)
     script = module.script("apply")
     if not module.has("undo"):
         return Migration(id, script)
@@ -466,7 +468,7 @@ def _read_text(path: str) -> str:
 
 def _read_bytes(path: str) -> bytes:
     """What a file holds. `open` takes twice as long, and there may be thousands of small ones."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # O_BINARY: Windows
+    file = os.open(path, _READING)
     try:
         content = os.read(file, _SMALL)
         if not os.read(file, 1):
