@@ -127,7 +127,7 @@ class Watcher:
     def _run(self, over: threading.Event, pause: float) -> None:
         if over.wait(pause):
             return
-        looked = self._started
+        began = looked = self._started
         with self.looking() as look:
             while not over.is_set():
                 before, looked = looked, time.monotonic()
@@ -136,9 +136,9 @@ class Watcher:
                     return
                 self.seen = sight
                 self._follow(sight, before)
-                progress = self._progress(sight)
-                if progress.elapsed >= REPORT_AFTER:
-                    self._report(progress)
+                # Not by the clock of the script: of many short ones the first is told of, too.
+                if time.monotonic() - began >= REPORT_AFTER:
+                    self._report(self._progress(sight))
                 over.wait(_LOOK_EVERY)
 
     def _follow(self, sight: Sight, before: float) -> None:
