@@ -176,8 +176,9 @@ class BundleRun:
         self._note(time.perf_counter() - started)
 
     def _note_times(self, reached: Reached, count: int) -> None:
-        for before, after in list(pairwise(reached.times))[:count]:
-            self._note(max(0.0, after - before))
+        taken = [max(0.0, after - before) for before, after in pairwise(reached.times)]
+        for seconds in [*taken, *[0.0] * count][:count]:
+            self._note(seconds)
 
     def _after(self, parts: Sequence[_Part], reached: Reached, error: Exception) -> int:
         """Go on after an error, or raise it; how many of the parts are done."""
