@@ -152,6 +152,9 @@ class BundleRun:
             self._send(parts, text, reached)
         except (self._backend.driver_error, UnicodeEncodeError) as error:
             return self._after(parts, reached, error)
+        except KeyboardInterrupt:
+            self._note_times(reached, self._count_done(parts, reached))
+            raise
         self._note_times(reached, len(parts))
         self._pace.note(len(parts), time.perf_counter() - started)
         return len(parts)

@@ -14,7 +14,7 @@ from psycopg2 import extensions
 
 from flux.backends.postgres_driver import Driver
 from flux.exceptions import ConnectionStateError
-from flux.interruption import in_thread
+from flux.interruption import in_thread, uninterrupted
 
 
 class Psycopg2(Driver):
@@ -77,15 +77,19 @@ class Psycopg2(Driver):
         """Execute one message, in one round trip; `rows` follow a COPY that ends it."""
         data = (rows or "").encode(extensions.encodings[connection.encoding])
         kept = connection.notices
-        # No code of Python may run while the driver hands them over, once the message has ended:
-        # an interruption would be raised in it, and the driver would swallow that.
         connection.notices = told = deque[str]()
-        try:
+
+        def execute() -> None:
             with self.cursor(connection) as cursor:
                 if rows is None:
                     cursor.execute(text)
                 else:
                     cursor.copy_expert(text, BytesIO(data))
+
+        try:
+            # The driver decodes the notices once the message has ended, and swallows what is raised
+            # meanwhile.
+            uninterrupted(execute)
         finally:
             connection.notices = kept
             others = [notice for notice in told if not hear(notice)]
