@@ -3,25 +3,29 @@
 A thread wakes up twice a second and reports where the script is: what the runner's own thread has
 said of it, and what the database says, where a backend can ask. It never raises into what it
 watches: a migration does not fail because it could not be watched.
+
+One thread watches all scripts of a batch, and ends by itself soon after the last. A thread for
+each would have to be started and waited for each time: where the machine is busy, that takes
+longer than most migrations.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from flux.migration import Script
 from flux.progress import REPORT_AFTER, Blocker, Progress, first_words
 from flux.statements import Statement
 
-if TYPE_CHECKING:
-    import threading
-
 #: Seconds between two looks, and that a look gets to end when what it looks at is over.
 _LOOK_EVERY = 0.5
 _END_WITHIN = 2.0
+#: Seconds after which the thread looks whether another script runs by now, or none.
+_TICK = 0.25
 
 
 class Sight(NamedTuple):
@@ -47,6 +51,18 @@ class Watched(NamedTuple):
     statements: Sequence[Statement]
 
 
+class _Watch:
+    """The time that one script runs. The watcher's lock guards `has_begun`."""
+
+    def __init__(self, patience: float) -> None:
+        self.look_at = time.monotonic() + patience
+        #: Whether the thread has begun to look.
+        self.has_begun = False
+        #: Whether the script has ended, and whether the thread looks no more.
+        self.over = threading.Event()
+        self.left = threading.Event()
+
+
 class Watcher:
     """Reports what a script does while it takes long. This one knows the clock alone.
 
@@ -56,6 +72,11 @@ class Watcher:
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self._report = report
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        #: Of the script that runs now.
+        self._watch: _Watch | None = None
         self._script: Script
         self._statements: Sequence[Statement] = ()
         #: Those that come after it in the same message, by what a look calls them.
@@ -72,26 +93,18 @@ class Watcher:
 
         Ends within seconds of what it watches, also when the database does not answer.
         """
-        import threading
-
         self._script, self._statements, self.seen = script, (), Sight()
         self._following = {}
         self._started = time.monotonic()
         self._reached = (None, self._started)
-        over = threading.Event()
-        first = min(patience, REPORT_AFTER)
-        thread = threading.Thread(
-            target=self._run, args=(over, first), name="flux-watcher", daemon=True
-        )
-        thread.start()
+        watch = _Watch(min(patience, REPORT_AFTER))
+        self._begin(watch)
+        if patience < _TICK:
+            self._wake.set()
         try:
             yield
         finally:
-            over.set()
-            thread.join(_END_WITHIN)
-            if thread.is_alive():
-                self.hang_up()
-                thread.join(_END_WITHIN)
+            self._end(watch)
 
     def expect(self, statements: Sequence[Statement]) -> None:
         """Note which statements the script will run, in order."""
@@ -124,22 +137,60 @@ class Watcher:
     def hang_up(self) -> None:
         """End a look that hangs. Called from another thread."""
 
-    def _run(self, over: threading.Event, pause: float) -> None:
-        if over.wait(pause):
+    # The thread ------------------------------------------------------------------------------
+
+    def _begin(self, watch: _Watch) -> None:
+        with self._lock:
+            self._watch = watch
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, name="flux-watcher", daemon=True)
+                self._thread.start()
+
+    def _end(self, watch: _Watch) -> None:
+        watch.over.set()
+        with self._lock:
+            self._watch = None
+        if not watch.has_begun or watch.left.wait(_END_WITHIN):
             return
+        self.hang_up()
+        if not watch.left.wait(_END_WITHIN):
+            self._thread = None  # it hangs: the next script gets another one
+
+    def _work(self) -> None:
+        """Look at each script that runs for longer than its patience, until none runs."""
+        while True:
+            with self._lock:
+                watch = self._watch
+                if self._thread is not threading.current_thread():
+                    return
+                if watch is None:
+                    self._thread = None
+                    return
+                pause = watch.look_at - time.monotonic()
+                watch.has_begun = pause <= 0
+            if pause > 0:
+                self._wake.wait(min(pause, _TICK))
+                self._wake.clear()
+                continue
+            try:
+                self._look_at(watch)
+            finally:
+                watch.left.set()
+
+    def _look_at(self, watch: _Watch) -> None:
         began = looked = self._started
         with self.looking() as look:
-            while not over.is_set():
+            while not watch.over.is_set():
                 before, looked = looked, time.monotonic()
                 sight = look()
-                if over.is_set():
+                if watch.over.is_set():
                     return
                 self.seen = sight
                 self._follow(sight, before)
                 # Not by the clock of the script: of many short ones the first is told of, too.
                 if time.monotonic() - began >= REPORT_AFTER:
                     self._report(self._progress(sight))
-                over.wait(_LOOK_EVERY)
+                watch.over.wait(_LOOK_EVERY)
 
     def _follow(self, sight: Sight, before: float) -> None:
         """Note what is reached; it was at some time since the look before."""
