@@ -33,9 +33,8 @@ from flux.statements import Statement
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
 
-#: Migrations in the first message of a batch, and in any: a server that logs its statements writes
-#: the whole message for each of them.
-_FIRST = 25
+#: Migrations in a message: a server that logs its statements writes the whole message for each of
+#: them. After a slow one there are fewer, and then that many times more.
 _MOST = 50
 _GROWTH = 4
 #: Seconds that a message should take, and the characters of the texts in it.
@@ -52,7 +51,7 @@ class Pace:
     """How many migrations go into the next message, by how long those before took."""
 
     def __init__(self) -> None:
-        self.most = _FIRST
+        self.most = _MOST
 
     def note(self, count: int, seconds: float) -> None:
         """Take how long a message of so many has taken."""
