@@ -149,7 +149,7 @@ class BundleRun:
         started = time.perf_counter()
         try:
             self._send(parts, text, reached)
-        except (self._backend.driver_error, UnicodeEncodeError) as error:
+        except self._backend.driver_error as error:
             return self._after(parts, reached, error)
         except KeyboardInterrupt:
             self._note_times(reached, self._count_done(parts, reached))
@@ -223,16 +223,14 @@ def _is_done(step: Step, applied: Container[str]) -> bool:
 
 def _place(parts: Sequence[_Part], error: Any) -> int:
     """Which of the parts an error lies in; the first where it does not say."""
-    if isinstance(error, UnicodeEncodeError):
-        position = error.start
-    else:
-        position = int(error.diag.statement_position or 1) - 1
-    return sum(start <= position for start in _starts(parts)) - 1 if position else 0
+    position = int(error.diag.statement_position or 1) - 1
+    return sum(start <= position for start in _starts(parts)[1:])
 
 
 def _starts(parts: Sequence[_Part]) -> list[int]:
-    """Where each of the parts begins in their message, and where the last one ends."""
-    return list(accumulate((len(part.message.text) for part in parts), initial=len(_START)))
+    """Where each of the parts begins in their message."""
+    lengths = (len(part.message.text) for part in parts[:-1])
+    return list(accumulate(lengths, initial=len(_START)))
 
 
 def _moved(parts: Sequence[_Part], index: int) -> _Part:
