@@ -522,6 +522,15 @@ def test_what_takes_long_is_told_by_its_own_file_and_statement(pg: PostgresProje
     assert told[-1].startswith("migrations/004.sql:2 (2 of 2, SELECT pg_sleep(4)) runs for ")
 
 
+def test_many_short_ones_are_told_of_too(pg: PostgresProject) -> None:
+    """None of them takes long, and their message does."""
+    told: list[str] = []
+    pg.add({f"{number:03}.sql": "SELECT pg_sleep(0.5)" for number in range(8)})
+    with pg.runner(on_event=lambda event: told.append(event.message)) as runner:
+        runner.apply_migrations()
+    assert re.fullmatch(r"migrations/00\d\.sql.* runs for \d s.*", next(filter(None, told)))
+
+
 @contextmanager
 def breaking(
     pg: PostgresProject, where: Where, *, port: int = 0, refuses: bool = False
