@@ -219,7 +219,7 @@ def test_each_migration_is_in_one_message(pg: PostgresProject, count: int, histo
     pg.add({f"{id}.sql": f"CREATE TABLE t{id} ();\n\nSELECT 'in {id}';" for id in ids})
     messages = [message.text for message in recorded_apply(pg)]
     sent = [text for text in messages if "CREATE TABLE t" in text]
-    assert len(sent) <= 1 + count / 25
+    assert len(sent) <= 1
     assert len(messages) <= len(sent) + 12
     transactions = [text for message in sent for text in re.split(r"COMMIT\b", message)]
     for id in ids:

@@ -149,13 +149,13 @@ def test_names_that_begin_alike_are_apart(pg: PostgresProject) -> None:
 
 
 def test_a_message_has_its_limits(pg: PostgresProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    """25 migrations in the first, 50 in any, 256 Ki characters; a larger one goes alone."""
+    """50 migrations, 256 Ki characters; a larger one goes alone."""
     monkeypatch.setattr(postgres_bundle, "_SECONDS", 3600.0)  # however busy the machine is
     ids = [f"{number:03}" for number in range(130)]
     pg.add({f"{id}.sql": "SELECT 1" for id in ids})
     with sending(pg) as sent:
         pg.apply()
-    assert [len(ids) for ids in sent] == [25, 50, 50, 5]
+    assert [len(ids) for ids in sent] == [50, 50, 30]
     large = f"-- {'x' * 130_000}\nSELECT 1;"
     pg.add({f"2{number:02}.sql": large for number in range(3)} | {"203.sql": large * 3})
     with sending(pg) as sent:
@@ -277,11 +277,11 @@ def test_what_the_callback_raises_ends_the_batch_and_hides_nothing(pg: PostgresP
             told.append(event.step.name)
             raise RuntimeError("enough")
 
-    pg.add({f"{number:03}.sql": "SELECT 1" for number in range(40)})
+    pg.add({f"{number:03}.sql": "SELECT 1" for number in range(60)})
     with pg.runner(on_event=on_event) as runner, pytest.raises(RuntimeError):
         runner.apply_migrations()
     assert told == pg.applied()
-    assert len(told) == 25
+    assert len(told) == 50
 
 
 # Errors -------------------------------------------------------------------------------------
@@ -520,6 +520,15 @@ def test_what_takes_long_is_told_by_its_own_file_and_statement(pg: PostgresProje
             runner.apply_migrations()
     assert told[0].startswith("migrations/003.sql:2 (2 of 2, SELECT pg_advisory_xact_lock(777)")
     assert told[-1].startswith("migrations/004.sql:2 (2 of 2, SELECT pg_sleep(4)) runs for ")
+
+
+def test_many_short_ones_are_told_of_too(pg: PostgresProject) -> None:
+    """None of them takes long, and their message does."""
+    told: list[str] = []
+    pg.add({f"{number:03}.sql": "SELECT pg_sleep(0.5)" for number in range(8)})
+    with pg.runner(on_event=lambda event: told.append(event.message)) as runner:
+        runner.apply_migrations()
+    assert re.fullmatch(r"migrations/00\d\.sql.* runs for \d s.*", next(filter(None, told)))
 
 
 @contextmanager

@@ -248,7 +248,7 @@ class PostgresBackend(MigrationBackend):
                 self.held = Held(can_mark=can_mark)
                 return True  # and the fence is waited for by each migration
             self._holder = connection
-            token = int.from_bytes(os.urandom(8), "big", signed=True)
+            token = int.from_bytes(os.urandom(7), "big")
             with self.driver.cursor(connection) as cursor:
                 # Nothing else runs on this connection: an error here would free the lock.
                 cursor.execute(

@@ -33,9 +33,8 @@ from flux.statements import Statement
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
 
-#: Migrations in the first message of a batch, and in any: a server that logs its statements writes
-#: the whole message for each of them.
-_FIRST = 25
+#: Migrations in a message: a server that logs its statements writes the whole message for each of
+#: them. After a slow one there are fewer, and then that many times more.
 _MOST = 50
 _GROWTH = 4
 #: Seconds that a message should take, and the characters of the texts in it.
@@ -52,7 +51,7 @@ class Pace:
     """How many migrations go into the next message, by how long those before took."""
 
     def __init__(self) -> None:
-        self.most = _FIRST
+        self.most = _MOST
 
     def note(self, count: int, seconds: float) -> None:
         """Take how long a message of so many has taken."""
@@ -150,7 +149,7 @@ class BundleRun:
         started = time.perf_counter()
         try:
             self._send(parts, text, reached)
-        except (self._backend.driver_error, UnicodeEncodeError) as error:
+        except self._backend.driver_error as error:
             return self._after(parts, reached, error)
         except KeyboardInterrupt:
             self._note_times(reached, self._count_done(parts, reached))
@@ -224,16 +223,14 @@ def _is_done(step: Step, applied: Container[str]) -> bool:
 
 def _place(parts: Sequence[_Part], error: Any) -> int:
     """Which of the parts an error lies in; the first where it does not say."""
-    if isinstance(error, UnicodeEncodeError):
-        position = error.start
-    else:
-        position = int(error.diag.statement_position or 1) - 1
-    return sum(start <= position for start in _starts(parts)) - 1 if position else 0
+    position = int(error.diag.statement_position or 1) - 1
+    return sum(start <= position for start in _starts(parts)[1:])
 
 
 def _starts(parts: Sequence[_Part]) -> list[int]:
-    """Where each of the parts begins in their message, and where the last one ends."""
-    return list(accumulate((len(part.message.text) for part in parts), initial=len(_START)))
+    """Where each of the parts begins in their message."""
+    lengths = (len(part.message.text) for part in parts[:-1])
+    return list(accumulate(lengths, initial=len(_START)))
 
 
 def _moved(parts: Sequence[_Part], index: int) -> _Part:
