@@ -1,13 +1,13 @@
 """PostgreSQL, by psycopg2 or psycopg 3: the connection, the lock and the history.
 
-`postgres_run` runs the scripts.
+`postgres_run` runs the scripts. What only a run needs is imported by it: most starts of flux find
+nothing to do.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
 from flux.backends.dbapi import unavailable
-from flux.backends.postgres_bundle import BundleRun, Pace, count_together
-from flux.backends.postgres_check import find_problems, find_wiping
 from flux.backends.postgres_driver import IDLE, Driver, choose, driver_of, require_one
 from flux.backends.postgres_errors import (
     INSUFFICIENT_PRIVILEGE,
@@ -28,9 +26,8 @@ from flux.backends.postgres_errors import (
     sqlstate,
 )
 from flux.backends.postgres_history import HistorySQL, applied
-from flux.backends.postgres_in_doubt import find_look, is_repeatable
-from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
 from flux.backends.postgres_lock import (
+    BEGIN,
     CAN_CHECK_CLIENT,
     CAN_MARK,
     OWN_SESSION,
@@ -40,9 +37,6 @@ from flux.backends.postgres_lock import (
     running,
     still_there,
 )
-from flux.backends.postgres_message import single
-from flux.backends.postgres_outcome import read_state_behind_fence
-from flux.backends.postgres_run import BEGIN, ScriptRun, send
 from flux.backends.postgres_session import Session
 from flux.backends.postgres_settings import (
     DEFAULT_LOCK_ID,
@@ -53,9 +47,7 @@ from flux.backends.postgres_settings import (
     NAME_BYTES,
     read_settings,
 )
-from flux.backends.postgres_watch import SessionWatcher
 from flux.backends.signals import ErrorReport
-from flux.backends.watch import Watcher
 from flux.config import FluxConfig
 from flux.exceptions import (
     ConnectionStateError,
@@ -70,6 +62,7 @@ from flux.plan import DatabaseState, Step
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
 if TYPE_CHECKING:
+    from flux.backends.postgres_bundle import Pace
     from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.contents import Column
     from flux.findings import Finding
@@ -133,8 +126,8 @@ class PostgresBackend(MigrationBackend):
         #: The connection that holds the lock of a batch.
         self._holder: Any = None
         self.lock = LockSQL(lock_id)
-        self._pace = Pace()
         self.session: Session
+        self._pace: Pace
         self._session_name: str | None = None
         #: The lock of the batch that is under way.
         self.held = Held()
@@ -238,6 +231,11 @@ class PostgresBackend(MigrationBackend):
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the lock on a second connection; without one, each migration takes it itself."""
+        from flux.backends.postgres_bundle import Pace
+        from flux.backends.postgres_watch import SessionWatcher
+        from flux.backends.watch import Watcher
+
+        self._pace = Pace()
 
         def try_to_acquire() -> bool:
             if self._describe_holder() is not None:
@@ -321,6 +319,8 @@ class PostgresBackend(MigrationBackend):
 
         Then the lock is let go from another thread; no driver's wait for an answer has a limit.
         """
+        import threading
+
         watchdog = threading.Timer(_STARVED_AFTER, self._free_lock)
         watchdog.daemon = True
         watchdog.start()
@@ -376,6 +376,8 @@ class PostgresBackend(MigrationBackend):
 
     def look_again(self) -> DatabaseState | None:
         """Free the lock; then the state, read on a new connection behind the fence."""
+        from flux.backends.postgres_outcome import read_state_behind_fence
+
         ran_in = self.held.runs_in
         self._free_lock()
         return read_state_behind_fence(self, ran_in)
@@ -513,6 +515,8 @@ class PostgresBackend(MigrationBackend):
 
     def count_bundle(self, steps: Sequence[Step]) -> int:
         """How many of the next steps go in one message, at least one. Opens nothing."""
+        from flux.backends.postgres_bundle import count_together
+
         return count_together(self, steps, self._pace)
 
     def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
@@ -520,6 +524,8 @@ class PostgresBackend(MigrationBackend):
         if len(steps) == 1:
             super().run_bundle(steps, note)
         else:
+            from flux.backends.postgres_bundle import BundleRun
+
             BundleRun(self, steps, self._pace, note).run()
 
     def run_repeatable(self, repeatable: Repeatable) -> None:
@@ -531,14 +537,21 @@ class PostgresBackend(MigrationBackend):
 
     def _run(self, script: Script, direction: Direction, id: str, guard: str, record: str) -> None:
         if script.directives.no_transaction:
+            from flux.backends.postgres_journaled import PostgresJournaledRun
+
             PostgresJournaledRun(
                 self, script, direction, id, guard_sql=guard, record_sql=record
             ).run()
         else:
+            from flux.backends.postgres_run import ScriptRun
+
             ScriptRun(self, script, guard, record).run()
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
+        from flux.backends.postgres_message import single
+        from flux.backends.postgres_run import send
+
         pieces = split(content, "postgres")
         statements = numbered(pieces)
         self.watcher.expect([one.statement for one in statements])
@@ -550,10 +563,14 @@ class PostgresBackend(MigrationBackend):
 
     def way_of(self, statement: Statement) -> Way:
         """How a statement of a script without a transaction runs. Pure."""
+        from flux.backends.postgres_journaled import way_of
+
         return way_of(statement)
 
     def is_repeatable(self, sql: str) -> bool:
         """Whether a statement may run once more, as VACUUM may. Pure."""
+        from flux.backends.postgres_in_doubt import is_repeatable
+
         return is_repeatable(sql)
 
     def is_undone_by_error(self, sql: str) -> bool:
@@ -562,6 +579,8 @@ class PostgresBackend(MigrationBackend):
 
     def is_in_doubt(self, entry: Entry) -> bool:
         """Whether the catalog cannot tell if the unit of that row took effect. Pure."""
+        from flux.backends.postgres_in_doubt import find_look
+
         return super().is_in_doubt(entry) and find_look(entry.sql) is None
 
     def session_name(self) -> str | None:
@@ -645,6 +664,8 @@ class PostgresBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse what psql alone understands, and what cannot run in flux's transaction."""
+        from flux.backends.postgres_check import find_problems, find_wiping
+
         problems = find_problems(script, pieces)
         return problems if self._handed_in is None else problems + find_wiping(script, pieces)
 

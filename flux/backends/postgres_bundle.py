@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_leftovers import Leftovers
+from flux.backends.postgres_lock import BEGIN
 from flux.backends.postgres_message import TIME, Message, Reached
-from flux.backends.postgres_run import BEGIN, ScriptRun, patience_for, settled_session
+from flux.backends.postgres_run import ScriptRun, patience_for, settled_session
 from flux.backends.postgres_watch import shown
 from flux.backends.watch import Watched
 from flux.exceptions import DatabaseUnavailableError

@@ -20,10 +20,9 @@ from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import InvalidIndexError, meaning, sqlstate
 from flux.backends.postgres_in_doubt import Look, find_look
 from flux.backends.postgres_leftovers import leaves_something, sets_by_literals
-from flux.backends.postgres_lock import FENCE_LOST, LOCK_LOST, fail_unless
+from flux.backends.postgres_lock import BEGIN, FENCE_LOST, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, compose, sets_transaction, single
 from flux.backends.postgres_run import (
-    BEGIN,
     CHECK_CONSTRAINTS,
     call_function,
     coming_again,

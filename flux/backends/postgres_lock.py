@@ -30,6 +30,10 @@ LOCK_BUSY = "flux: the lock is busy"
 FENCE_LOST = "flux: the transaction was ended"
 HISTORY_CHANGED = "flux: the history has changed"
 
+#: Whatever the default is: other levels would see the history as it was before the fence.
+READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
+BEGIN = f"BEGIN {READ_COMMITTED};\n"
+
 
 class Holder(NamedTuple):
     """The session that holds the lock, as far as this user may see it."""
@@ -50,10 +54,9 @@ class Held(NamedTuple):
     """The lock of a batch: the pid of the session that holds it, and what the server can do.
 
     `pid` is None while each migration takes the lock itself; `token` is the number of the token
-    otherwise. `can_mark` says that markers can be
-    sent, `checks_client` that the server can notice in mid-statement that its client is gone,
-    `is_direct` that no pooler is in between; then `runs_in` is the pid of the session in which
-    the batch runs.
+    otherwise. `can_mark` says that markers can be sent, `checks_client` that the server can notice
+    in mid-statement that its client is gone, `is_direct` that no pooler is in between; then
+    `runs_in` is the pid of the session in which the batch runs.
     """
 
     pid: int | None = None

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import encoding_error, meaning, sqlstate, statement_error
-from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
+from flux.backends.postgres_lock import (
+    BEGIN,
+    FENCE_LOST,
+    LOCK_BUSY,
+    LOCK_LOST,
+    READ_COMMITTED,
+    fail_unless,
+)
 from flux.backends.postgres_message import Message, Reached, compose, marker
 from flux.backends.postgres_outcome import was_committed
 from flux.backends.postgres_watch import name_for, set_name
@@ -27,10 +34,6 @@ from flux.transactions import unwrap
 
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
-
-#: Whatever the default is: other levels would see the history as it was before the fence.
-READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
-BEGIN = f"BEGIN {READ_COMMITTED};\n"
 
 #: SQLSTATEs after which a transaction is tried again: lock_not_available, deadlock_detected.
 _COME_AGAIN = ("55P03", "40P01")
