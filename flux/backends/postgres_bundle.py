@@ -84,6 +84,8 @@ def _text_for_company(backend: PostgresBackend, step: Step) -> str | None:
         return None
     if script.directives.no_transaction or Leftovers.of(script).kinds:
         return None
+    if len(script.text) > _CHARACTERS:
+        return None
     text = script.text.lower()
     is_copy = "copy" in text and "std" in text  # its rows would follow the message
     if is_copy or "application_name" in text:

@@ -9,7 +9,7 @@ a transaction. The settings that a file makes hold for its statements alone, eac
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -330,7 +330,7 @@ class PostgresJournaledRun(JournaledRun):
         if unit.session and self.backend.session.settings is not None:
             self.backend.session.settle(self.backend)
 
-    def _send(self, messages: Sequence[Message]) -> None:
+    def _send(self, messages: Iterable[Message]) -> None:
         for message in messages:
             send(self.backend, message, self.total)
 

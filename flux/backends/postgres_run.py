@@ -45,7 +45,7 @@ class Composed(NamedTuple):
     """A script as it is sent: its statements, without an outermost pair, and the messages."""
 
     statements: list[Statement]
-    messages: list[Message]
+    messages: Iterator[Message]
 
 
 class ScriptRun:
