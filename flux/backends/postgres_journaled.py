@@ -9,7 +9,7 @@ a transaction. The settings that a file makes hold for its statements alone, eac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING

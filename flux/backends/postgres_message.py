@@ -2,7 +2,8 @@
 
 A message holds several statements and costs one round trip. The server parses a message as a
 whole before it runs any of it, so a syntax error runs nothing; positions count from the start
-of the message. A long script is several messages in one transaction. `COPY … FROM stdin` ends a message, because its rows follow on the wire.
+of the message. A long script is several messages in one transaction. `COPY … FROM stdin` ends a
+message, too, because its rows follow on the wire.
 
 Many errors carry no position. A *marker* before each statement, a `RAISE INFO` that the server
 sends to the client at once and does not log, says which statement was reached.
