@@ -83,9 +83,9 @@ _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 #: In `arguments.command`: the versions were asked for.
 VERSION = "--version"
 #: argparse's words for a command that is not there.
-_NO_COMMAND = re.compile(r"invalid choice: '([^']*)'")
+_NO_COMMAND = r"invalid choice: '([^']*)'"
 #: What is meant as N or as an id, and would be a new SQLite file.
-_NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
+_NO_ADDRESS = r"-|\d[^./:=]*\Z"
 
 
 class _UsageError(Exception):
@@ -126,7 +126,7 @@ def _parsed(
     if takes_count and uri.isascii() and uri.isdigit():
         # A lone argument of digits is N.
         arguments.uri, arguments.n = None, int(uri)
-    elif hasattr(arguments, "n") and _NO_ADDRESS.match(uri):
+    elif hasattr(arguments, "n") and re.match(_NO_ADDRESS, uri):
         parser.error(
             f"{uri!r} is no database's address (N is a whole number, and --to names a migration; "
             f"a SQLite file of that name is sqlite:///{uri})"
@@ -239,7 +239,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave it to `parse` to tell what is wrong."""
-        if self.commands and (wrong := _NO_COMMAND.search(message)):
+        if self.commands and (wrong := re.search(_NO_COMMAND, message)):
             from flux.config import nearest
 
             near = nearest(wrong[1], tuple(self.commands))

@@ -109,7 +109,7 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
             command = text[at:pos].rstrip(_SPACE)
             end = at + len(command)
             pieces.append(MetaCommand(command, at, *where(at)))
-            if start < 0 and _META_COPY.match(command):
+            if start < 0 and re.match(_META_COPY, command):
                 _, pos = _copy_rows(text, pos, at)
         elif start >= 0 and (not mark or (mark == ";" and not parentheses)):
             if parentheses:
@@ -251,7 +251,7 @@ def _copy_rows(text: str, pos: int, start: int) -> tuple[str, int]:
 
     `start` is the offset of the COPY they belong to, for the error.
     """
-    rest = _REST_OF_LINE.match(text, pos)
+    rest = re.compile(_REST_OF_LINE).match(text, pos)
     if not rest:
         raise SplitError("a statement follows COPY … FROM stdin; on its line", text, pos)
     newline = rest.end() - 1
@@ -272,8 +272,8 @@ _WORD_OR_DOLLAR = r"[^\x00-#%-/:-@\[-^`{-\x7f]"
 # PostgreSQL: a literal goes on in the next one if only a newline, blanks and `--` come between.
 _CONTINUED = r"(?:[ \t\r\f]|--[^\n]*)*\n(?:[ \t\n\r\f]|--[^\n]*\n)*'"
 _NO_PART_OF_A_STATEMENT = ("comment", ";", "\\", "")
-_META_COPY = re.compile(r"(?i)\\copy\b.*\bfrom\s+stdin\b")
-_REST_OF_LINE = re.compile(r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)")
+_META_COPY = r"(?i)\\copy\b.*\bfrom\s+stdin\b"
+_REST_OF_LINE = r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)"
 
 
 class _Rules(NamedTuple):
