@@ -175,9 +175,9 @@ class Migration(NamedTuple):
 
     def matches(self, recorded_hash: str) -> bool:
         """Whether a hash in the history is this migration's, by the rule it was written with."""
-        if is_legacy_hash(recorded_hash):
-            return recorded_hash == self.script.legacy_hash
-        return recorded_hash == self.hash
+        if recorded_hash == self.script.hash:
+            return True
+        return is_legacy_hash(recorded_hash) and recorded_hash == self.script.legacy_hash
 
 
 class Repeatable(NamedTuple):

@@ -156,6 +156,7 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
     begun = {half.id} if half else set()
     newest = _newest(state, directory.order)
     rows = []
+    half_id = half.id if half else None
     for id in sorted({*applied, *on_disk, *begun}, key=key):
         row, migration = applied.get(id), on_disk.get(id)
         if migration is None:
@@ -171,7 +172,7 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
                 found,
                 row and row.applied_at,
                 migration.path if migration else None,
-                half if half and half.id == id else None,
+                half if half_id == id else None,
             )
         )
     return tuple(rows)
@@ -220,9 +221,11 @@ def find_problems(
     With another `late` than `refuse`, late migrations are none. One that is half applied is none
     in any case: that it may run late was decided when it was begun.
     """
-    # What flux-migrations 0.0.3 recorded stays valid, also where today's rules refuse the id.
-    legacy = {row.id for row in state.history or () if is_legacy_hash(row.hash)}
-    problems = [problem for problem in directory.id_problems if not legacy.issuperset(problem.ids)]
+    problems = []
+    if directory.id_problems:
+        # What flux-migrations 0.0.3 recorded stays valid, also where today's rules refuse the id.
+        legacy = {row.id for row in state.history or () if is_legacy_hash(row.hash)}
+        problems += [one for one in directory.id_problems if not legacy.issuperset(one.ids)]
     rows = survey(directory, state)
     key = sort_key(directory.order)
     half = state.under_way
