@@ -63,7 +63,7 @@ class Directives(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value != default[name]}
 
     def __or__(self, other: Directives) -> Directives:
-        if other == _NONE_GIVEN:
+        if other is _NONE_GIVEN:
             return self
         return Directives(**{**other.given, **self.given})
 
@@ -104,14 +104,8 @@ class Script(NamedTuple):
         """
         text = normalise(raw)
         found = read_directives(text, ".sql", path, within=within)
-        return cls(
-            path=path,
-            hash=text_hash(text),
-            text=text,
-            raw=raw,
-            directives=found | directives,
-            within=within,
-        )
+        # By their places: there may be thousands of them.
+        return cls(path, text_hash(text), text, raw, None, found | directives, within)
 
     @property
     def is_empty(self) -> bool:
