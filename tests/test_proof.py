@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -554,7 +555,7 @@ def test_the_users_database_is_not_touched(project: Project) -> None:
     before = project.database.read_bytes()
     assert project.run("test").code == 1
     assert project.database.read_bytes() == before
-    with sqlite3.connect(project.database) as connection:
+    with closing(sqlite3.connect(project.database)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
