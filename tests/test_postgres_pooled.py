@@ -89,7 +89,7 @@ def test_a_migration_lets_go_comes_again_and_names_the_blocker(
     pg.query("CREATE TABLE t (a int)")
     pg.add({"001.sql": "CREATE TABLE fresh (a int);\nALTER TABLE t ADD COLUMN b int;"})
     pg.configure(
-        backend="lock_timeout = 0.2\nlock_retries = 50",
+        backend="lock_timeout = 0.6\nlock_retries = 50",
         url=pgbouncer.url(pg.postgres.database),
     )
     told: list[str] = []
