@@ -52,13 +52,15 @@ UNPRIVILEGED = (
     " --inh-caps=+dac_override --ambient-caps=+dac_override"
 )
 
-# Fast, because nothing needs to outlive the session; all else is as a user's server would have it.
 _SETTINGS = """
-fsync = off
-full_page_writes = off
 listen_addresses = '127.0.0.1'
 lc_messages = 'C'
 log_line_prefix = '%m [%p] %q(%a) '
+"""
+#: For a server from which nothing needs to outlive the session.
+FAST = """
+fsync = off
+full_page_writes = off
 """
 
 
@@ -290,8 +292,8 @@ def _executable(pg_ctl: Path, directory: Path) -> Path:
 
 
 @contextmanager
-def running_server(named: str | None) -> Iterator[PostgresServer]:
-    """Run a server of its own until the block ends.
+def running_server(named: str | None, settings: str = FAST) -> Iterator[PostgresServer]:
+    """Run a server of its own until the block ends; beside `settings`, it is as users have theirs.
 
     It listens on 127.0.0.1 and a socket in the temporary directory, and asks for a password: the
     machine may have other users, and a superuser can run programs.
@@ -323,7 +325,7 @@ def running_server(named: str | None) -> Iterator[PostgresServer]:
         try:
             executor.init_directory()
             with (directory / "data" / "postgresql.conf").open("a", encoding="utf-8") as conf:
-                conf.write(_SETTINGS)
+                conf.write(_SETTINGS + settings)
             executor.start()
         except Exception as error:
             log = directory / "server.log"

@@ -1,0 +1,114 @@
+"""What a run gives: JSON, text for a terminal, and a table in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.environments import ROOT
+from benchmark.rows import FLUX, Row, Unit
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+DATA = PAGE.with_suffix(".json")
+
+_BEGIN = "<!-- what was measured: scripts/bench writes it -->\n"
+_END = "<!-- end of what was measured -->\n"
+_HEAD = ("work", "flux", "beside it", "ratio", "limit", "others")
+
+_Data = dict[str, Any]
+
+
+def as_data(rows: Sequence[Row], machine: Mapping[str, str], run: Mapping[str, Any]) -> _Data:
+    """A run as JSON has it; `run` is noted with each row."""
+    measured = [{**row.as_data(), **run} for row in rows]
+    return {"machine": dict(machine), "rows": measured}
+
+
+def publish(data: _Data) -> None:
+    """Write the rows into docs/, in place of earlier ones of the same works. Writes two files.
+
+    Rows of other works stay if they were measured on the same machine with the same versions.
+    """
+    rows = data["rows"]
+    if DATA.exists():
+        earlier = json.loads(DATA.read_text("utf-8"))
+        if earlier["machine"] == data["machine"]:
+            works = {row["work"] for row in rows}
+            rows = [row for row in earlier["rows"] if row["work"] not in works] + rows
+    write({**data, "rows": rows}, DATA)
+    before, found, rest = PAGE.read_text("utf-8").partition(_BEGIN)
+    _, found_too, after = rest.partition(_END)
+    if not (found and found_too):
+        raise ValueError(f"{PAGE} has no place for the table")
+    text = "\n".join([*_markdown(rows), "", *_conditions(data["machine"], rows), ""])
+    PAGE.write_text(before + _BEGIN + "\n" + text + "\n" + _END + after, "utf-8")
+
+
+def write(data: _Data, path: Path) -> None:
+    """Write a run as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The rows as aligned lines."""
+    cells = [_HEAD, *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+
+
+def _markdown(rows: Sequence[_Data]) -> list[str]:
+    cells = [_HEAD, ("---",) * len(_HEAD), *(_cells(_row(data)) for data in rows)]
+    return [f"| {' | '.join(line)} |" for line in cells]
+
+
+def _conditions(machine: Mapping[str, str], rows: Sequence[_Data]) -> list[str]:
+    """Where and when it was measured, as a list."""
+    days = sorted({row["date"] for row in rows})
+    between = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
+    commits = ", ".join(f"`{commit}`" for commit in sorted({row["commit"] for row in rows}))
+    lines = [f"- {name}: {value}" for name, value in machine.items()]
+    return [f"Measured {between}, at the commit {commits}:", "", *lines]
+
+
+def _row(data: _Data) -> Row:
+    return Row(**{name: data[name] for name in Row._fields})
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    others = {name: value for name, value in row.values.items() if name not in (FLUX, row.base)}
+    return (
+        row.title,
+        _shown(row.values[FLUX], row.unit),
+        f"{row.base} {_shown(row.values[row.base], row.unit)}" if row.base else "",
+        "" if row.ratio is None else f"{row.ratio:.2f}" + _mark(row),
+        ""
+        if row.limit is None
+        else f"≤ {_shown(row.limit, row.unit, row.ratio)}"
+        + (_mark(row) if row.ratio is None else ""),
+        ", ".join(
+            f"{name} {_shown(value, row.unit)}"
+            for name, value in sorted(others.items(), key=lambda item: item[1])
+        ),
+    )
+
+
+def _mark(row: Row) -> str:
+    """A mark beside a number that is over its limit."""
+    return " (over)" if row.is_over else ""
+
+
+def _shown(value: float, unit: Unit, ratio: float | None = None) -> str:
+    """An amount with three digits; that of a ratio's limit has no unit."""
+    if ratio is not None or unit in ("exponent", "times"):
+        return f"{value:.2f}"
+    if unit == "bytes":
+        return f"{value / 2**20:.3g} MiB"
+    if unit == "seconds":
+        return f"{value * 1000:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
+    return f"{value:.3g}"
