@@ -119,6 +119,9 @@ class Alembic(Tool):
     def _alembic(self, place: Place, *words: str) -> Command:
         return self._command(place, self.environment.program("alembic"), *words)
 
+    def _told(self, place: Place) -> dict[str, str]:
+        return {"DATABASE_URL": place.url.replace("postgresql://", "postgresql+psycopg2://")}
+
 
 _ALEMBIC_ENV = """\
 import os
