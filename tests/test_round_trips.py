@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
@@ -9,6 +10,7 @@ from io import StringIO
 import psycopg2
 import pytest
 
+import flux
 from tests import driver
 from tests.postgres_project import PostgresProject
 from tests.wire import Wire, counting_proxy
@@ -105,6 +107,34 @@ def test_with_nothing_to_do(
     pg.succeed(command)
     assert len(wire.connections) == 1
     assert wire.round_trips - connecting == queries
+
+
+@pytest.mark.parametrize("command", ["apply", "status", "validate", "plan"])
+def test_with_nothing_to_do_the_history_is_read_and_nothing_else(
+    pg: PostgresProject, command: str
+) -> None:
+    """All that the server is asked is one SELECT, for a second at most: no lock, no write."""
+    pg.add(_migrations(10))
+    pg.apply()
+    pg.configure(url=pg.postgres.url_with(log_statement="all"))
+    with pg.postgres.server.recording() as messages:
+        pg.succeed(command)
+    [message] = messages
+    setting, query = message.text.split(";\n")
+    assert setting == "SET LOCAL lock_timeout = 1000"
+    assert query.startswith("SELECT h.id, h.hash")
+    assert not re.search(r"(?i)\w*lock\w*\(|\b(insert|update|delete|for share)\b", query)
+
+
+def test_inside_a_program_nothing_to_do_is_one_query_too(
+    pg: PostgresProject, wire: Wire, connecting: int
+) -> None:
+    pg.add(_migrations(10))
+    pg.apply()
+    wire.connections.clear()
+    assert flux.apply(config="flux.toml").steps == ()
+    [connection] = wire.connections
+    assert connection.round_trips - connecting == 1
 
 
 def test_rollback_takes_one_for_each_migration_too(
