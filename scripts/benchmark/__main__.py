@@ -77,8 +77,8 @@ def main(words: Sequence[str]) -> int:
     report.write(data, given.json)
     print(f"\nwritten: {given.json}")
     if given.publish:
-        report.publish(data)
-        print(f"written: {report.DATA}, {report.PAGE}")
+        report.publish(data, report.PAGE)
+        print(f"written: {report.PAGE}, and the same as JSON beside it")
     return 1 if notes else 0
 
 

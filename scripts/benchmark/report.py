@@ -11,7 +11,6 @@ from benchmark.environments import ROOT
 from benchmark.rows import FLUX, Row, Unit
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-DATA = PAGE.with_suffix(".json")
 
 _BEGIN = "<!-- what was measured: scripts/bench writes it -->\n"
 _END = "<!-- end of what was measured -->\n"
@@ -26,24 +25,25 @@ def as_data(rows: Sequence[Row], machine: Mapping[str, str], run: Mapping[str, A
     return {"machine": dict(machine), "rows": measured}
 
 
-def publish(data: _Data) -> None:
-    """Write the rows into docs/, in place of earlier ones of the same works. Writes two files.
+def publish(data: _Data, page: Path) -> None:
+    """Write the rows into a page, in place of earlier ones of the same works. Writes two files.
 
-    Rows of other works stay if they were measured on the same machine with the same versions.
+    The other one is the JSON beside it. Rows of other works stay there if they were measured on the
+    same machine with the same versions.
     """
-    rows = data["rows"]
-    if DATA.exists():
-        earlier = json.loads(DATA.read_text("utf-8"))
+    rows, path = data["rows"], page.with_suffix(".json")
+    if path.exists():
+        earlier = json.loads(path.read_text("utf-8"))
         if earlier["machine"] == data["machine"]:
             works = {row["work"] for row in rows}
             rows = [row for row in earlier["rows"] if row["work"] not in works] + rows
-    write({**data, "rows": rows}, DATA)
-    before, found, rest = PAGE.read_text("utf-8").partition(_BEGIN)
+    before, found, rest = page.read_text("utf-8").partition(_BEGIN)
     _, found_too, after = rest.partition(_END)
     if not (found and found_too):
-        raise ValueError(f"{PAGE} has no place for the table")
-    text = "\n".join([*_markdown(rows), "", *_conditions(data["machine"], rows), ""])
-    PAGE.write_text(before + _BEGIN + "\n" + text + "\n" + _END + after, "utf-8")
+        raise ValueError(f"{page} has no place for the table")
+    write({**data, "rows": rows}, path)
+    text = "\n".join([*_markdown(rows), "", *_conditions(data["machine"], rows)])
+    page.write_text(f"{before}{_BEGIN}\n{text}\n\n{_END}{after}", "utf-8")
 
 
 def write(data: _Data, path: Path) -> None:
