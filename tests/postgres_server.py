@@ -57,11 +57,10 @@ listen_addresses = '127.0.0.1'
 lc_messages = 'C'
 log_line_prefix = '%m [%p] %q(%a) '
 """
-#: For a server from which nothing needs to outlive the session.
-FAST = """
-fsync = off
-full_page_writes = off
-"""
+#: Options of a server from which nothing needs to outlive the session; and of one that writes to
+#: the disk as users' servers do, which pytest_postgresql turns off.
+FAST = "-c fsync=off -c full_page_writes=off"
+DURABLE = "-c fsync=on"
 
 
 class ServerUnavailableError(Exception):
@@ -292,8 +291,8 @@ def _executable(pg_ctl: Path, directory: Path) -> Path:
 
 
 @contextmanager
-def running_server(named: str | None, settings: str = FAST) -> Iterator[PostgresServer]:
-    """Run a server of its own until the block ends; beside `settings`, it is as users have theirs.
+def running_server(named: str | None, options: str = FAST) -> Iterator[PostgresServer]:
+    """Run a server of its own until the block ends; but for `options`, it is as users have theirs.
 
     It listens on 127.0.0.1 and a socket in the temporary directory, and asks for a password: the
     machine may have other users, and a superuser can run programs.
@@ -318,6 +317,7 @@ def running_server(named: str | None, settings: str = FAST) -> Iterator[Postgres
             unixsocketdir=str(directory.parent),
             logfile=str(directory / "server.log"),
             startparams="-w",
+            postgres_options=options,
             dbname="postgres",
             user="postgres",
             password=secrets.token_hex(8),
@@ -325,7 +325,7 @@ def running_server(named: str | None, settings: str = FAST) -> Iterator[Postgres
         try:
             executor.init_directory()
             with (directory / "data" / "postgresql.conf").open("a", encoding="utf-8") as conf:
-                conf.write(_SETTINGS + settings)
+                conf.write(_SETTINGS)
             executor.start()
         except Exception as error:
             log = directory / "server.log"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -56,6 +57,7 @@ NAMES = {peer.name: peer for peer in PEERS}
 def main(words: Sequence[str]) -> int:
     """Measure, print a table, and write the same as JSON; 1 where a work could not be done."""
     given = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the server, too
     extent = Extent(given.smaller, given.rounds)
     team, notes = _team(given)
     rows: list[Row] = []

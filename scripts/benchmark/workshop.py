@@ -13,7 +13,7 @@ from benchmark.changes import Change
 from benchmark.measure import Contender
 from benchmark.processes import Command, Runner, Sample, running
 from benchmark.tools import BatchedFloor, Dialect, Floor, Flux, Place, Tool
-from tests.postgres_server import PostgresServer, running_server
+from tests.postgres_server import DURABLE, PostgresServer, running_server
 from tests.wire import Wire, counting_proxy
 
 
@@ -133,6 +133,6 @@ def workshop(team: Team, extent: Extent, pg_ctl: str | None) -> Iterator[Worksho
     """A workshop with a server of its own, which writes to the disk as servers do."""
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flux-bench-")))
-        server = stack.enter_context(running_server(pg_ctl, settings=""))
+        server = stack.enter_context(running_server(pg_ctl, DURABLE))
         runner = stack.enter_context(running(work))
         yield Workshop(team, extent, server, runner, work)
