@@ -13,7 +13,7 @@ from benchmark import report
 from benchmark.__main__ import WORKS
 from benchmark.measure import Contender, exponent, in_turn, ratio
 from benchmark.processes import Sample
-from benchmark.rows import Row
+from benchmark.rows import Row, Series
 from tests.conftest import unavailable
 from tests.documents import ROOT
 from tests.flux_process import flux_environment, run_to_end
@@ -92,6 +92,7 @@ _ROWS = [
     Row("a", "over", "seconds", {"flux": 3.0, "floor": 1.0}, "floor", 3.0, 1.5),
     Row("b", "memory", "bytes", {"flux": 40 * 2**20, "z": 2**20}, limit=36 * 2**20),
     Row("b", "counts", "round trips", {"flux": 0.02}, limit=0.1),
+    Row("b", "grows", "exponent", {"flux": 1.0}, limit=1.05, series=Series("seconds", [0.5, 5])),
 ]
 _PAGE = """\
 # Page
@@ -106,6 +107,7 @@ _TABLE = """
 | over | 3 s | floor 1 s | 3.00 (over) | ≤ 1.50 |  |
 | memory | 40 MiB |  |  | ≤ 36 MiB (over) | z 1 MiB |
 | counts | 0.02 |  |  | ≤ 0.1 |  |
+| grows | 1.00 |  |  | ≤ 1.05 | flux: 500 ms → 5 s |
 
 Measured on 2024-04-22, at the commit `0123456789`:
 

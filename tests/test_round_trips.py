@@ -159,3 +159,19 @@ def test_what_the_proxy_counts(pg: PostgresProject, wire: Wire, connecting: int)
         cursor.copy_expert("COPY (SELECT 1) TO STDOUT", StringIO())
         assert wire.round_trips - before == 3
     assert connecting > 0
+
+
+def test_a_long_way_changes_no_count(pg: PostgresProject) -> None:
+    """All that is under way arrives, in order, the end included."""
+    server = pg.postgres.server
+    with counting_proxy(server.host, server.port, way=0.005) as wire:
+        through = f"@127.0.0.1:{wire.port}/"
+        url = pg.postgres.url.replace(f"@127.0.0.1:{server.port}/", through)
+        with closing(psycopg2.connect(url)) as connection:
+            connection.autocommit = True
+            before = wire.round_trips
+            cursor = connection.cursor()
+            for number in range(3):
+                cursor.execute("SELECT repeat(%s, 1000000)", [str(number)])
+                assert cursor.fetchall() == [(str(number) * 1_000_000,)]
+            assert wire.round_trips - before == 3

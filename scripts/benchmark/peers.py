@@ -18,8 +18,7 @@ from benchmark.tools import Place, Tool
 class Upstream(Tool):
     """flux-migrations 0.0.3, of which flux takes over histories."""
 
-    name = "flux-migrations"
-    version = "0.0.3"
+    name = "flux-migrations 0.0.3"
     dialects = ("postgres",)
 
     def write(self, place: Place, changes: Sequence[Change]) -> None:
@@ -312,7 +311,7 @@ def _node_pg_migrate() -> Environment:
 PEERS: Mapping[type[Tool], Callable[[], Environment]] = {
     Upstream: _in_python(
         "upstream",
-        f"flux-migrations[postgres]=={Upstream.version}",
+        "flux-migrations[postgres]==0.0.3",
         "click==8.1.8",
         "sqlalchemy==2.0.51",
     ),

@@ -63,7 +63,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def _markdown(rows: Sequence[_Data]) -> list[str]:
-    cells = [_HEAD, ("---",) * len(_HEAD), *(_cells(_row(data)) for data in rows)]
+    cells = [_HEAD, ("---",) * len(_HEAD), *(_cells(Row.from_data(data)) for data in rows)]
     return [f"| {' | '.join(line)} |" for line in cells]
 
 
@@ -76,26 +76,24 @@ def _conditions(machine: Mapping[str, str], rows: Sequence[_Data]) -> list[str]:
     return [f"Measured {between}, at the commit {commits}:", "", *lines]
 
 
-def _row(data: _Data) -> Row:
-    return Row(**{name: data[name] for name in Row._fields})
-
-
 def _cells(row: Row) -> tuple[str, ...]:
     others = {name: value for name, value in row.values.items() if name not in (FLUX, row.base)}
-    return (
-        row.title,
-        _shown(row.values[FLUX], row.unit),
-        f"{row.base} {_shown(row.values[row.base], row.unit)}" if row.base else "",
-        "" if row.ratio is None else f"{row.ratio:.2f}" + _mark(row),
-        ""
-        if row.limit is None
-        else f"≤ {_shown(row.limit, row.unit, row.ratio)}"
-        + (_mark(row) if row.ratio is None else ""),
-        ", ".join(
-            f"{name} {_shown(value, row.unit)}"
-            for name, value in sorted(others.items(), key=lambda item: item[1])
-        ),
-    )
+    told = [
+        f"{name} {_shown(value, row.unit)}"
+        for name, value in sorted(others.items(), key=lambda item: item[1])
+    ]
+    if row.series is not None:
+        told.append(
+            "flux: " + " → ".join(_shown(one, row.series.unit) for one in row.series.amounts)
+        )
+    beside = f"{row.base} {_shown(row.values[row.base], row.unit)}" if row.base else ""
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}{_mark(row)}"
+    limit = ""
+    if row.limit is not None:
+        limit = f"≤ {_shown(row.limit, row.unit)}{_mark(row)}"
+        if row.ratio is not None:
+            limit = f"≤ {row.limit:.2f}"
+    return row.title, _shown(row.values[FLUX], row.unit), beside, ratio, limit, "; ".join(told)
 
 
 def _mark(row: Row) -> str:
@@ -103,9 +101,9 @@ def _mark(row: Row) -> str:
     return " (over)" if row.is_over else ""
 
 
-def _shown(value: float, unit: Unit, ratio: float | None = None) -> str:
-    """An amount with three digits; that of a ratio's limit has no unit."""
-    if ratio is not None or unit in ("exponent", "times"):
+def _shown(value: float, unit: Unit) -> str:
+    """An amount with three digits."""
+    if unit in ("exponent", "times"):
         return f"{value:.2f}"
     if unit == "bytes":
         return f"{value / 2**20:.3g} MiB"

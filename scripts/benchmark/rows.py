@@ -14,10 +14,18 @@ Unit = Literal["seconds", "bytes", "round trips", "exponent", "times"]
 FLUX = "flux"
 
 
+class Series(NamedTuple):
+    """Amounts for growing sizes."""
+
+    unit: Unit
+    amounts: Sequence[float]
+
+
 class Row(NamedTuple):
     """One line: `values` by the tool's name, of which `base` is what flux is compared with.
 
     `limit` is for `ratio`, that of flux to the base; where there is no ratio, for flux's value.
+    `series` are flux's amounts that an exponent comes from.
     """
 
     work: str
@@ -27,6 +35,7 @@ class Row(NamedTuple):
     base: str | None = None
     ratio: float | None = None
     limit: float | None = None
+    series: Series | None = None
 
     @property
     def judged(self) -> float:
@@ -41,8 +50,18 @@ class Row(NamedTuple):
     def as_data(self) -> dict[str, Any]:
         """The row as JSON has it, with four digits of each number."""
         values = {name: float(f"{value:.4g}") for name, value in self.values.items()}
-        rounded = self._replace(values=values, ratio=self.ratio and round(self.ratio, 3))
-        return rounded._asdict()
+        return {
+            **self._asdict(),
+            "values": values,
+            "ratio": self.ratio and round(self.ratio, 3),
+            "series": self.series and self.series._asdict(),
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Row:
+        """A row that JSON had, where it may have more beside it."""
+        row = cls(**{name: data[name] for name in cls._fields})
+        return row._replace(series=row.series and Series(**data["series"]))
 
 
 def compared(

@@ -9,7 +9,7 @@ from statistics import median
 from benchmark.changes import Kind, changes, data
 from benchmark.measure import exponent, in_turn
 from benchmark.processes import Command, Sample
-from benchmark.rows import FLUX, Row
+from benchmark.rows import FLUX, Row, Series, Unit
 from benchmark.tools import Dialect, Place, PythonFlux, Tool
 from benchmark.works import NAMES
 from benchmark.workshop import Workshop
@@ -84,18 +84,20 @@ def _rows(
 ) -> Iterator[Row]:
     """A row for the time and one for the memory of each of flux's commands."""
 
-    def row(command: str, what: str, of: Callable[[Sample], float]) -> Row:
-        exponents = {
-            tool: exponent(sizes, [median(map(of, one[command])) for one in of_sizes])
+    def row(command: str, what: str, unit: Unit, of: Callable[[Sample], float]) -> Row:
+        amounts = {
+            tool: [median(map(of, one[command])) for one in of_sizes]
             for tool, of_sizes in taken.items()
             if command in of_sizes[0]
         }
+        exponents = {tool: exponent(sizes, series) for tool, series in amounts.items()}
         title = f"{command}, {where}: {what} from {sizes[-2]:,} to {sizes[-1]:,}"
-        return Row(work, title, "exponent", exponents, limit=_LIMIT)
+        series = Series(unit, amounts[FLUX])
+        return Row(work, title, "exponent", exponents, limit=_LIMIT, series=series)
 
     for command in taken[FLUX][0]:
-        yield row(command, "time", lambda sample: sample.seconds)
-        yield row(command, "memory", lambda sample: sample.memory)
+        yield row(command, "time", "seconds", lambda sample: sample.seconds)
+        yield row(command, "memory", "bytes", lambda sample: sample.memory)
 
 
 def big(shop: Workshop) -> Iterator[Row]:
