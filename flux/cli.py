@@ -102,6 +102,8 @@ def run() -> int:
     """`main`, for a process that ends with it."""
     import gc
 
+    # Looking for garbage among the objects of thousands of migrations takes time, and finds none.
+    gc.set_threshold(50_000)
     try:
         return main()
     finally:

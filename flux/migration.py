@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -30,7 +31,7 @@ _LEADING_COMMENTS = {
     ".sql": r"(?s:\s+|--[^\n]*|/\*.*?\*/)*",
     ".py": r"(?:\s+|#[^\n]*)*",
 }
-_MENTIONS_DIRECTIVE = re.compile(r"(?i)flux:")
+_MENTIONS_DIRECTIVE = re.compile(r":(?<=[fF][lL][uU][xX]:)")  # a colon is found fast
 _DIRECTIVE_LINES = {
     ".sql": r"(?im)--[ \t]*flux:(.*)$",
     ".py": r"(?im)#[ \t]*flux:(.*)$",
@@ -56,11 +57,16 @@ class Directives(NamedTuple):
     @property
     def given(self) -> dict[str, Any]:
         """Those that were given, by their field."""
-        default = Directives()._asdict()
+        default = _NONE_GIVEN._asdict()
         return {name: value for name, value in self._asdict().items() if value != default[name]}
 
     def __or__(self, other: Directives) -> Directives:
+        if other == _NONE_GIVEN:
+            return self
         return Directives(**{**other.given, **self.given})
+
+
+_NONE_GIVEN = Directives()
 
 
 class Script(NamedTuple):
@@ -77,7 +83,7 @@ class Script(NamedTuple):
     text: str | None = None
     raw: str | None = None
     function: Callable[[Any], object] | None = None
-    directives: Directives = Directives()
+    directives: Directives = _NONE_GIVEN
     within: str | None = None
     source: str | None = None
 
@@ -88,7 +94,7 @@ class Script(NamedTuple):
         path: str,
         *,
         within: str | None = None,
-        directives: Directives = Directives(),  # noqa: B008 - immutable
+        directives: Directives = _NONE_GIVEN,
     ) -> Script:
         """A script of SQL text; `directives` come from the file around it and are added to.
 
@@ -211,8 +217,6 @@ def normalise(raw: str) -> str:
 
 def text_hash(text: str) -> str:
     """The hash of a normalised text: SHA-256 of its UTF-8, white space at its end stripped."""
-    from hashlib import sha256
-
     return sha256(text.rstrip(_WHITE_SPACE).encode()).hexdigest()
 
 
@@ -235,7 +239,7 @@ def read_directives(
     too late in the file to be heeded.
     """
     if not _MENTIONS_DIRECTIVE.search(text):
-        return Directives()
+        return _NONE_GIVEN
     leading = re.match(_LEADING_COMMENTS[ending], text)
     end = leading.end() if leading else 0
     given: dict[str, Any] = {}
@@ -308,18 +312,18 @@ def numeric_prefix(id: str) -> tuple[str, tuple[int, ...]] | None:
     match = _NUMERIC_PREFIX.match(id)
     if match is None:
         return None
-    return match[1], tuple(int(number) for number in _NUMBER.findall(match[2]))
+    return match[1], tuple(map(int, _NUMBER.findall(match[2])))
 
 
 def misordered(ids: Sequence[str]) -> list[tuple[str, str]]:
     """Neighbours in text order whose numbers say the opposite: `10_x` before `2_y`."""
-    pairs = []
     ordered = sorted(ids)
-    for first, second in pairwise(ordered):
-        one, other = numeric_prefix(first), numeric_prefix(second)
-        if one and other and one[0] == other[0] and one[1] > other[1]:
-            pairs.append((first, second))
-    return pairs
+    prefixes = map(numeric_prefix, ordered)
+    return [
+        (first, second)
+        for (first, second), (one, other) in zip(pairwise(ordered), pairwise(prefixes), strict=True)
+        if one and other and one[0] == other[0] and one[1] > other[1]
+    ]
 
 
 def fold(id: str) -> str:

@@ -176,14 +176,18 @@ def newest_of(ids: Iterable[str], order: Order) -> str | None:
     Names that today's rules pass over do not count, also where flux-migrations 0.0.3 recorded
     them: `_x` sorts after every date.
     """
-    counted = (id for id in ids if not is_set_aside(id))
-    return max(counted, key=sort_key(order), default=None)
+    key, ids = sort_key(order), list(ids)
+    newest = max(ids, key=key, default=None)
+    if newest is not None and is_set_aside(newest):
+        return max((id for id in ids if not is_set_aside(id)), key=key, default=None)
+    return newest
 
 
 def _newest(state: DatabaseState, order: Order) -> str | None:
     """The newest id that is applied, half applied or half undone."""
     half = state.under_way
-    return newest_of({*state.applied, *({half.id} if half else ())}, order)
+    begun = [half.id] if half else []
+    return newest_of([row.id for row in state.history or ()] + begun, order)
 
 
 def newer_than_directory(directory: MigrationDirectory, state: DatabaseState) -> tuple[str, ...]:

@@ -390,7 +390,8 @@ class FluxRunner(StepRunner):
                     continue  # shown and asked again, without the lock
                 if not self._is_proven(current):
                     continue  # and proven without it, which others may wait for
-                self.check(current)
+                if current != plan or any(step.action == "undo" for step in current.steps):
+                    self.check(current)  # undoes are read from disk anew
                 try:
                     self._run_batch(current, done)
                 except HistoryChangedError:

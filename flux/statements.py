@@ -9,6 +9,8 @@ only where they matter: for `COPY … FROM stdin`, and where a body may hold `;`
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -146,11 +148,32 @@ def words(text: str, dialect: Dialect) -> Iterator[str]:
 
     Raises: UnterminatedError: when it comes to what is never closed.
     """
-    lexis, kind, pos = _lexis(dialect), "word", 0
-    while kind:
-        kind, start, pos = _next(lexis, lexis.tokens, text, pos, len(text))
-        if kind == "word":
-            yield text[start:pos].upper()
+    lexis, pos = _lexis(dialect), 0
+    word = len(lexis.quotations)
+    while pos >= 0:
+        opened = -1
+        for found in lexis.tokens.finditer(text, pos):
+            if found.lastindex == word:
+                yield found[0].upper()
+            elif found.lastindex:
+                opened = found.start()
+                break
+        pos = _next(lexis, lexis.tokens, text, opened, len(text))[2] if opened >= 0 else -1
+
+
+def leading_words(text: str, dialect: Dialect) -> tuple[str, ...]:
+    """The first twelve of `words`: they say what a statement is, which is asked again and again.
+
+    Raises: UnterminatedError: when it comes to what is never closed.
+    """
+    return _leading_words(text, dialect) if len(text) <= 4096 else _find_leading(text, dialect)
+
+
+def _find_leading(text: str, dialect: Dialect) -> tuple[str, ...]:
+    return tuple(islice(words(text, dialect), 12))
+
+
+_leading_words = lru_cache(maxsize=64)(_find_leading)  # those of a file, not of all files
 
 
 class Token(NamedTuple):

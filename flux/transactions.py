@@ -7,12 +7,11 @@ whole file says the same, and is taken as flux's own; any other transaction cont
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from flux.exceptions import Problem
 from flux.migration import Script
-from flux.statements import Dialect, Statement, words
+from flux.statements import Dialect, Statement, leading_words
 
 _OPENING = {
     "postgres": (("BEGIN",), ("START", "TRANSACTION")),
@@ -21,6 +20,9 @@ _OPENING = {
 }
 _CLOSING = (("COMMIT",), ("END",))
 _OTHER = (("ROLLBACK",), ("ABORT",), ("PREPARE", "TRANSACTION"))
+_CONTROLS = {
+    dialect: frozenset((*opening, *_CLOSING, *_OTHER)) for dialect, opening in _OPENING.items()
+}
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
 
@@ -42,9 +44,9 @@ def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
     body = list(statements)
     first, last = 0, len(body) - 1
     if dialect == "sqlite":
-        while first < last and _first_words(body[first], dialect)[:1] == ["PRAGMA"]:
+        while first < last and leading_words(body[first].text, dialect)[:1] == ("PRAGMA",):
             first += 1
-        while last > first and _first_words(body[last], dialect)[:1] == ["PRAGMA"]:
+        while last > first and leading_words(body[last].text, dialect)[:1] == ("PRAGMA",):
             last -= 1
     if first >= last or not (
         opens_transaction(body[first], dialect) and closes_transaction(body[last], dialect)
@@ -56,11 +58,10 @@ def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
 
 def controls_transaction(statement: Statement, dialect: Dialect) -> bool:
     """Whether a statement begins or ends a transaction. Savepoints do not."""
-    found = _first_words(statement, dialect)
-    if found[:1] == ["ROLLBACK"] and "TO" in found[1:3]:
+    found = leading_words(statement.text, dialect)
+    if found[:1] == ("ROLLBACK",) and "TO" in found[1:3]:
         return False
-    known = (*_OPENING[dialect], *_CLOSING, *_OTHER)
-    return any(tuple(found[: len(start)]) == start for start in known)
+    return found[:1] in _CONTROLS[dialect] or found[:2] in _CONTROLS[dialect]
 
 
 def transaction_problems(
@@ -81,7 +82,7 @@ def transaction_problems(
         Problem(
             "transaction-control",
             (),
-            f"{next(words(statement.text, dialect))} {where}",
+            f"{leading_words(statement.text, dialect)[0]} {where}",
             hint,
             script.location(statement.start),
         )
@@ -111,21 +112,17 @@ def _misplaced(statements: Sequence[Statement], dialect: Dialect) -> list[tuple[
     return found
 
 
-def _first_words(statement: Statement, dialect: Dialect) -> list[str]:
-    return list(islice(words(statement.text, dialect), 4))
-
-
 def opens_transaction(statement: Statement, dialect: Dialect) -> bool:
     """Whether a statement begins a transaction."""
-    found = tuple(_first_words(statement, dialect))
-    return any(found[: len(start)] == start for start in _OPENING[dialect])
+    found = leading_words(statement.text, dialect)
+    return found[:1] in _OPENING[dialect] or found[:2] in _OPENING[dialect]
 
 
 def closes_transaction(statement: Statement, dialect: Dialect) -> bool:
     """Whether a statement commits a transaction, and begins no other."""
-    found = _first_words(statement, dialect)
+    found = leading_words(statement.text, dialect)
     # COMMIT AND CHAIN opens the next one; COMMIT PREPARED is about another one.
-    return tuple(found[:1]) in _CLOSING and set(found[1:]) <= _NOISE
+    return found[:1] in _CLOSING and _NOISE.issuperset(found[1:4])
 
 
 def modes_of(statement: Statement, dialect: Dialect) -> str:

@@ -31,7 +31,7 @@ class FluxProcess:
         cwd: Path | None = None,
         env: Mapping[str, str | None] | None = None,
         stdin: str = "",
-        timeout: float = 60,
+        timeout: float = 180,
     ) -> FluxResult:
         """Run `python -m flux ARGUMENTS` to its end.
 

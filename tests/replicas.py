@@ -12,7 +12,7 @@ from pathlib import Path
 from tests import driver
 from tests.flux_process import FluxResult, flux_environment
 
-HANGS_AFTER = 90.0  # seconds
+HANGS_AFTER = 180.0  # seconds
 #: The driver that goes with a module of a backend.
 DRIVERS = {"sqlite_lock": "sqlite3", "postgres": driver.NAME}
 

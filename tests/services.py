@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-HANGS_AFTER = 60.0  # seconds
+HANGS_AFTER = 180.0  # seconds; machines may be busy
 
 
 class Service(NamedTuple):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 
 from flux.backends.postgres_in_doubt import find_look
 from flux.backends.postgres_leftovers import leaves_setting, sets_otherwise
 from flux.exceptions import Problem
 from flux.journal import units_of_text
 from flux.migration import Script
-from flux.statements import MetaCommand, Statement, words
+from flux.statements import MetaCommand, Statement, leading_words, words
 from flux.transactions import transaction_problems, unwrap
 
 NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
@@ -66,7 +66,7 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
             problems.append(problem("reading", statement, message, hint))
     if script.directives.no_transaction:
         for statement in _temporary_outside(statements):
-            first = next(words(statement.text, "postgres"))
+            first = leading_words(statement.text, "postgres")[0]
             message = f"what this {first} makes for the session would be gone behind it"
             hint = "put BEGIN; and COMMIT; around it and what uses it"
             problems.append(problem("temporary", statement, message, hint))
@@ -82,7 +82,7 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
     statements = unwrap(statements, "postgres").statements
     problems += transaction_problems(script, statements, "postgres")
     for statement in statements:
-        found = list(islice(words(statement.text, "postgres"), 12))
+        found = leading_words(statement.text, "postgres")
         if needs_no_transaction(found):
             message = f"{_named(found)} cannot run inside a transaction"
             problems.append(problem("concurrently", statement, message, NO_TRANSACTION_HINT))
@@ -96,7 +96,7 @@ def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:
     return [
         statement
         for statement in alone
-        if _makes_for_session(list(islice(words(statement.text, "postgres"), 4)))
+        if _makes_for_session(leading_words(statement.text, "postgres")[:4])
         or sets_otherwise(statement)
     ]
 
@@ -106,15 +106,15 @@ def _settings_that_may_go(statements: Sequence[Statement]) -> list[Statement]:
     units = units_of_text(statements, "postgres", lambda statement: "together")
     found = []
     for unit in units:
-        firsts = {next(words(one.statement.text, "postgres"), "") for one in unit.statements}
-        if unit.is_block and "ROLLBACK" in firsts:
+        firsts = {leading_words(one.statement.text, "postgres")[:1] for one in unit.statements}
+        if unit.is_block and ("ROLLBACK",) in firsts:
             found += [one.statement for one in unit.statements if leaves_setting(one.statement)]
     return found
 
 
 def _is_not_looked_after(statement: Statement) -> bool:
     """Whether a statement that leaves an INVALID index, or half a partition, cannot be read."""
-    found = list(islice(words(statement.text, "postgres"), 12))
+    found = leading_words(statement.text, "postgres")
     return (
         "CONCURRENTLY" in found
         and needs_no_transaction(found)
@@ -122,10 +122,10 @@ def _is_not_looked_after(statement: Statement) -> bool:
     )
 
 
-def _makes_for_session(found: Sequence[str]) -> bool:
-    if found[:1] == ["CREATE"]:
+def _makes_for_session(found: tuple[str, ...]) -> bool:
+    if found[:1] == ("CREATE",):
         return bool({"TEMP", "TEMPORARY"}.intersection(found))
-    return found[:1] in (["PREPARE"], ["DECLARE"])
+    return found[:1] in (("PREPARE",), ("DECLARE",))
 
 
 def find_wiping(script: Script, pieces: Sequence[Statement | MetaCommand]) -> list[Problem]:
@@ -144,14 +144,14 @@ def find_wiping(script: Script, pieces: Sequence[Statement | MetaCommand]) -> li
         )
         for piece in pieces
         if isinstance(piece, Statement)
-        and (found := list(islice(words(piece.text, "postgres"), 2)))
-        in (["RESET", "ALL"], ["DISCARD", "ALL"])
+        and (found := leading_words(piece.text, "postgres")[:2])
+        in (("RESET", "ALL"), ("DISCARD", "ALL"))
     ]
 
 
 def _copies_to_client(statement: Statement) -> bool:
-    found = list(islice(words(statement.text, "postgres"), 1))
-    if found != ["COPY"] or statement.copy_data is not None:
+    found = leading_words(statement.text, "postgres")
+    if found[:1] != ("COPY",) or statement.copy_data is not None:
         return False
     rest = list(words(statement.text, "postgres"))
     return any(pair in (("TO", "STDOUT"), ("TO", "STDIN")) for pair in pairwise(rest))
@@ -163,12 +163,12 @@ def _setting(statement: Statement) -> tuple[str, str]:
     return (found[1].lower(), found[2].lower()) if found else ("", "")
 
 
-def needs_no_transaction(found: Sequence[str]) -> bool:
+def needs_no_transaction(found: tuple[str, ...]) -> bool:
     """Whether a statement that begins with these words cannot run in a transaction."""
     if "CONCURRENTLY" in found:
         # A materialized view may be refreshed that way in a transaction.
         return found[0] in ("CREATE", "DROP", "REINDEX", "ALTER")
-    return found[:1] == ["VACUUM"] or tuple(found[:2]) in (
+    return found[:1] == ("VACUUM",) or found[:2] in (
         ("ALTER", "SYSTEM"),
         ("CREATE", "DATABASE"),
         ("DROP", "DATABASE"),
@@ -177,7 +177,7 @@ def needs_no_transaction(found: Sequence[str]) -> bool:
     )
 
 
-def _named(found: Sequence[str]) -> str:
+def _named(found: tuple[str, ...]) -> str:
     if "CONCURRENTLY" in found:
         return " ".join(found[: found.index("CONCURRENTLY") + 1])
     return " ".join(found[: 1 if found[0] == "VACUUM" else 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -92,6 +93,12 @@ class HistorySQL(NamedTuple):
 def applied(row: Sequence[Any]) -> AppliedMigration:
     """A row of the history, as `HistorySQL.read` gives it."""
     id, hash, applied_at = row[:3]
+    return AppliedMigration(id, hash, datetime.fromisoformat(_as_python_has_it(applied_at)))
+
+
+def _as_python_has_it(moment: str) -> str:
+    moment = moment.strip('"')
+    if sys.version_info >= (3, 11):
+        return moment
     # JSON leaves out zeros at the end of the fraction.
-    moment = re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), applied_at.strip('"'))
-    return AppliedMigration(id, hash, datetime.fromisoformat(moment))
+    return re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), moment)

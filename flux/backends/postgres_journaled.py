@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from flux.backends.journaled import NOT_RUN, JournaledRun, Verdict
@@ -36,7 +36,7 @@ from flux.exceptions import DatabaseUnavailableError
 from flux.journal import ENDED, Direction, Entry, Unit, UnitState, Way
 from flux.migration import Script
 from flux.progress import REPORT_AFTER
-from flux.statements import Numbered, Statement, words
+from flux.statements import Numbered, Statement, leading_words
 
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
@@ -342,16 +342,16 @@ def _look_after(unit: Unit) -> Look | None:
 
 def way_of(statement: Statement) -> Way:
     """How a statement of a file without a transaction runs. Pure."""
-    found = list(islice(words(statement.text, "postgres"), 12))
-    if found[:1] == ["RESET"] or (
-        found[:1] == ["SET"] and found[1:2] not in (["LOCAL"], ["TRANSACTION"], ["CONSTRAINTS"])
+    found = leading_words(statement.text, "postgres")
+    if found[:1] == ("RESET",) or (
+        found[:1] == ("SET",) and found[1:2] not in (("LOCAL",), ("TRANSACTION",), ("CONSTRAINTS",))
     ):
         return "session"
-    if found[:1] == ["SELECT"] and sets_by_literals(statement):
+    if found[:1] == ("SELECT",) and sets_by_literals(statement):
         return "session"
-    if needs_no_transaction(found) or found[:1] == ["CALL"]:
+    if needs_no_transaction(found) or found[:1] == ("CALL",):
         return "alone"
-    if found[:1] == ["DO"] and _COMMITS.search(statement.text):
+    if found[:1] == ("DO",) and _COMMITS.search(statement.text):
         return "alone"
     return "together"
 

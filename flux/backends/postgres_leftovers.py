@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import islice
 from typing import NamedTuple
 
 from flux.backends.dbapi import Mechanics
 from flux.migration import Script
-from flux.statements import Statement, tokens, words
+from flux.statements import Statement, leading_words, tokens
 
 
 class Kind(NamedTuple):
@@ -68,7 +67,8 @@ _KINDS = (
     ),
 )
 
-_NAME = r'"?[A-Za-z_\x80-\U0010ffff][\w$]*"?'
+#: Its first letter is ASCII's, _, or any other character: a range of those compiles for long.
+_NAME = r'"?[^\x00-@\[-^`{-\x7f][\w$]*"?'
 _DOTTED = rf"({_NAME}(?:\s*\.\s*{_NAME})+)"
 #: Where SQL, also within a string of Python or of a DO block, sets a placeholder …
 _SETS = re.compile(
@@ -87,7 +87,7 @@ _STRING = re.compile(rf"""(["']){_DOTTED}\1""")
 
 def leaves_setting(statement: Statement) -> bool:
     """Whether a statement sets something for the session, as its text says. Pure."""
-    first, second = [*islice(words(statement.text, "postgres"), 2), "", ""][:2]
+    first, second = (*leading_words(statement.text, "postgres"), "", "")[:2]
     if first == "SET" and second not in ("LOCAL", "TRANSACTION", "CONSTRAINTS"):
         return True
     return bool(_SET_CONFIG.search(statement.text))
@@ -96,7 +96,7 @@ def leaves_setting(statement: Statement) -> bool:
 def leaves_something(statement: Statement) -> bool:
     """Whether a statement changes the session beyond its transaction, as its text says. Pure."""
     kinds = any(kind.named.search(statement.text) for kind in _KINDS)
-    is_load = next(words(statement.text, "postgres"), "") == "LOAD"
+    is_load = leading_words(statement.text, "postgres")[:1] == ("LOAD",)
     return kinds or is_load or leaves_setting(statement)
 
 
@@ -115,8 +115,8 @@ def sets_by_literals(statement: Statement) -> bool:
 
 def sets_otherwise(statement: Statement) -> bool:
     """Whether a query sets something for the session that is worked out as it runs. Pure."""
-    is_query = next(words(statement.text, "postgres"), "") in ("SELECT", "WITH", "VALUES")
-    sets = is_query and bool(_SET_CONFIG.search(statement.text))
+    first, *_ = (*leading_words(statement.text, "postgres"), "")
+    sets = first in ("SELECT", "WITH", "VALUES") and bool(_SET_CONFIG.search(statement.text))
     return sets and not sets_by_literals(statement)
 
 

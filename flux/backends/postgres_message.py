@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import NamedTuple
 
-from flux.statements import Numbered, Statement, words
+from flux.statements import Numbered, Statement, leading_words
 
 _MARKER = re.compile(r"flux marker (\d+)")
 
@@ -126,7 +126,7 @@ class Reached:
 
 def sets_transaction(one: Numbered) -> bool:
     """Whether a statement is a SET TRANSACTION."""
-    return list(islice(words(one.statement.text, "postgres"), 2)) == ["SET", "TRANSACTION"]
+    return leading_words(one.statement.text, "postgres")[:2] == ("SET", "TRANSACTION")
 
 
 def marker(number: int) -> str:

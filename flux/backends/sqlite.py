@@ -25,7 +25,7 @@ from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
 from flux.journal import Way
 from flux.migration import AppliedMigration, Migration, Script
-from flux.statements import Dialect, MetaCommand, Statement, split, words
+from flux.statements import Dialect, MetaCommand, Statement, leading_words, split, words
 from flux.transactions import transaction_problems, unwrap
 
 if TYPE_CHECKING:
@@ -362,7 +362,8 @@ class SQLiteBackend(MigrationBackend):
 
     def way_of(self, statement: Statement) -> Way:
         """VACUUM runs alone, and PRAGMAs and attached databases are the session's. Pure."""
-        return _WAYS.get(next(words(statement.text, "sqlite"), ""), "together")
+        first, *_ = (*leading_words(statement.text, "sqlite"), "")
+        return _WAYS.get(first, "together")
 
     def is_repeatable(self, sql: str) -> bool:
         """Whether a statement may run once more, as VACUUM may. Pure."""
