@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import flux
+from benchmark.changes import changes, data, text
 from flux.cli import main
 from tests.counting import count_calls, peak_memory
 from tests.flux_process import FluxProcess
@@ -23,15 +26,11 @@ Files = Callable[[int], dict[str, str]]
 
 def _tables(count: int) -> dict[str, str]:
     """Migrations that make a table each, and their undo."""
-    files = {}
-    for number in range(count):
-        files[f"{number:05}_table.sql"] = (
-            f"CREATE TABLE t{number} (id integer, name text);\n"
-            f"CREATE INDEX t{number}_name ON t{number} (name);\n"
-            f"INSERT INTO t{number} VALUES (1, 'one');\n"
-        )
-        files[f"{number:05}_table.undo.sql"] = f"DROP TABLE t{number};\n"
-    return files
+    return {
+        f"{change.id}{ending}": text(statements)
+        for change in changes(count)
+        for ending, statements in ((".sql", change.apply), (".undo.sql", change.undo))
+    }
 
 
 def _python(count: int) -> dict[str, str]:
@@ -50,10 +49,7 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Files, int], 
     def give(files: Files, count: int) -> Path:
         if (files, count) not in places:
             root = tmp_path_factory.mktemp("applied")
-            project = Project(root, FluxProcess(root))
-            project.configure()
-            project.add(files(count))
-            assert len(flux.apply(config=root / "flux.toml").applied) == count
+            _apply(root, files(count))()
             places[files, count] = root
         return places[files, count]
 
@@ -91,13 +87,15 @@ def test_with_what_is_applied(
 
 
 def _apply(root: Path, files: Mapping[str, str]) -> Callable[[], None]:
-    """Apply these to a new database."""
+    """Apply these to a new database, which does not wait for the disk."""
     project = Project(root, FluxProcess(root))
     project.configure()
     project.add(files)
 
     def run() -> None:
-        assert flux.apply(config=root / "flux.toml").applied
+        with closing(sqlite3.connect(project.database)) as database:
+            database.execute("PRAGMA synchronous = OFF")
+            assert flux.apply(database, config=root / "flux.toml").applied
 
     return run
 
@@ -129,18 +127,11 @@ def test_postgres_with_what_is_to_be_applied_and_undone(pg: PostgresProject) -> 
 # With the size of what they hold ------------------------------------------------------------
 
 
-def _data(size: int) -> str:
-    """INSERTs of 1,000 rows each, `size` bytes in all."""
-    rows = ",\n".join([f"(1, '{'x' * 190}')"] * 1000)
-    insert = f"INSERT INTO t VALUES {rows};\n"
-    return insert * (size // len(insert))
-
-
 _BIG = 10_000_000
 
 
 def _big() -> dict[str, str]:
-    return {"1_t.sql": "CREATE TABLE t (id integer, name text);\n", "2_data.sql": _data(_BIG)}
+    return {f"{change.id}.sql": text(change.apply) for change in data(_BIG)}
 
 
 def test_a_big_migration_is_not_held_often(tmp_path: Path) -> None:
