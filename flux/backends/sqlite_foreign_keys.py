@@ -48,16 +48,25 @@ class ForeignKeys:
 
     def _violations(self) -> Counter[Any]:
         """Each violation by table, parent and the values of the key: rebuilds change rowids."""
+        try:
+            return self._in(self._fetch("PRAGMA main.foreign_key_check"))
+        except sqlite3.OperationalError:  # the columns of some parent are not unique
+            return self._table_by_table()
+
+    def _table_by_table(self) -> Counter[Any]:
         found: Counter[Any] = Counter()
         for (name,) in self._fetch("SELECT name FROM sqlite_master WHERE type = 'table'"):
             try:
-                rows = self._fetch(f"PRAGMA main.foreign_key_check({quote(name)})")
-            except sqlite3.OperationalError as error:  # the parent's columns are not unique
+                found += self._in(self._fetch(f"PRAGMA main.foreign_key_check({quote(name)})"))
+            except sqlite3.OperationalError as error:
                 found[name, str(error), None] += 1
-                continue
-            for table, rowid, parent, key in rows:
-                found[table, parent, self._values(table, rowid, key)] += 1
         return found
+
+    def _in(self, rows: list[Any]) -> Counter[Any]:
+        """The violations in rows of the pragma."""
+        return Counter(
+            (table, parent, self._values(table, rowid, key)) for table, rowid, parent, key in rows
+        )
 
     def _values(self, table: str, rowid: int | None, key: int) -> tuple[Any, ...]:
         if rowid is None:  # a WITHOUT ROWID table
