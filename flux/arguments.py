@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from functools import partial
+from functools import cached_property, partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ _HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
 #: In `arguments.command`: the versions were asked for.
 VERSION = "--version"
 #: argparse's words for a command that is not there.
-_NO_COMMAND = re.compile(r"invalid choice: '([^']*)'")
+_NO_COMMAND = r"invalid choice: '([^']*)'"
 #: What is meant as N or as an id, and would be a new SQLite file.
-_NO_ADDRESS = re.compile(r"-|\d[^./:=]*\Z")
+_NO_ADDRESS = r"-|\d[^./:=]*\Z"
 
 
 class _UsageError(Exception):
@@ -126,7 +126,7 @@ def _parsed(
     if takes_count and uri.isascii() and uri.isdigit():
         # A lone argument of digits is N.
         arguments.uri, arguments.n = None, int(uri)
-    elif hasattr(arguments, "n") and _NO_ADDRESS.match(uri):
+    elif hasattr(arguments, "n") and re.match(_NO_ADDRESS, uri):
         parser.error(
             f"{uri!r} is no database's address (N is a whole number, and --to names a migration; "
             f"a SQLite file of that name is sqlite:///{uri})"
@@ -145,8 +145,8 @@ def _without_secrets(message: str, words: Sequence[str]) -> str:
     return message
 
 
-def build_parser(host: Host) -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def build_parser(host: Host) -> _Parser:
+    """The parser of the whole command line; that of a command is made when it is named."""
     parser = _Parser(
         prog=host.prog,
         description="Database migrations for Python projects.",
@@ -157,19 +157,150 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="store_true", help="show the versions of flux, Python and the drivers"
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    lazy: Any = _LazyParser
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", parser_class=lazy
+    )
+    parser.commands = commands.choices
     command = partial(_command, commands, host)
-
     host.declare_commands(command)
+    command("new", "write an empty migration", 'new --sql "Add users"', _declare_new)
+    command("status", "show every migration and its state", "status --check", _declare_status)
+    command("plan", "show what apply would run", "plan --sql", _declare_plan)
+    command("apply", "apply pending migrations", "apply 1", _declare_apply)
+    command(
+        "rollback",
+        "undo the newest migration",
+        "rollback --to ID -y",
+        _declare_rollback,
+        "What was applied last is undone first: where late migrations were applied after\n"
+        "newer ones, they count as the newest.",
+    )
+    command(
+        "resume",
+        "go on with a migration that is half done",
+        "resume --skip",
+        _declare_resume,
+        "The next apply or rollback goes on with a migration that was cut off.\n"
+        "Only where flux cannot find out whether its last statement took effect\n"
+        "does it ask: look, and give --skip or --retry.",
+    )
+    command(
+        "test",
+        "prove in a scratch database that each undo undoes",
+        "test --since ID",
+        _declare_test,
+        "Applies each migration, undoes it, applies it again, and compares the schema\n"
+        "each time. Runs the hooks of the directory tests/ around it.",
+    )
+    command(
+        "schema",
+        "print the schema that the migrations make",
+        "schema --check",
+        _declare_schema,
+        "The migrations are applied in a scratch database, and its catalog is read.",
+    )
+    command(
+        "drift",
+        "compare a database with what its applied migrations make",
+        "drift --ignore 'extension *'",
+        _declare_drift,
+    )
+    command(
+        "doctor",
+        "examine everything that apply needs, and say what to do",
+        "doctor --json",
+        _declare_doctor,
+        "Looks at the configuration, the directory, the connection, the server, the\n"
+        "rights, the settings and the history. Changes nothing, and waits for nobody.",
+    )
+    command(
+        "validate",
+        "check the directory, and the history against it",
+        "validate --json",
+        _declare_validate,
+    )
+    return parser
 
-    new = command("new", "write an empty migration", 'new --sql "Add users"')
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows what a mistyped command was meant to be."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        #: The parsers of the commands, by their names.
+        self.commands: dict[str, Any] = {}
+
+    def with_all_commands(self) -> _Parser:
+        """This parser, with those of all commands made."""
+        for name, lazy in self.commands.items():
+            self.commands[name] = lazy.made
+        return self
+
+    def error(self, message: str) -> NoReturn:
+        """Leave it to `parse` to tell what is wrong."""
+        if self.commands and (wrong := re.search(_NO_COMMAND, message)):
+            from flux.config import nearest
+
+            near = nearest(wrong[1], tuple(self.commands))
+            message += f"; did you mean {near!r}?" if near else ""
+        raise _UsageError(self, message)
+
+
+class _LazyParser:
+    """Stands for the parser of a command, which is made when something is asked of it.
+
+    To make those of all commands takes longer than most commands run.
+    """
+
+    def __init__(self, declare: Callable[[argparse.ArgumentParser], None], **options: Any) -> None:
+        self._declare = declare
+        self._options = options
+
+    @cached_property
+    def made(self) -> argparse.ArgumentParser:
+        """The parser, with its arguments."""
+        parser = _Parser(**self._options)
+        self._declare(parser)
+        return parser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made, name)
+
+
+def _command(
+    commands: Any,
+    host: Host,
+    name: str,
+    summary: str,
+    example: str,
+    declare: Callable[[argparse.ArgumentParser, Host], None],
+    more: str = "",
+) -> None:
+    def declare_all(command: argparse.ArgumentParser) -> None:
+        host.declare_config(command)
+        command.add_argument("--traceback", action="store_true", help="errors with their traceback")
+        declare(command, host)
+
+    commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}." + (f"\n\n{more}" if more else ""),
+        epilog=f"example:\n  {host.prog} {example}",
+        formatter_class=_HELP_FORMATTER,
+        declare=declare_all,
+    )
+
+
+def _declare_new(new: argparse.ArgumentParser, host: Host) -> None:
     new.add_argument("name", nargs="+", metavar="NAME", help="what it does, in a few words")
     new.add_argument("--sql", action="store_true", help="SQL files instead of a Python one")
     place = new.add_mutually_exclusive_group()
     place.add_argument("--pre", action="store_true", help="a repeatable run before each batch")
     place.add_argument("--post", action="store_true", help="a repeatable run after each batch")
 
-    status = command("status", "show every migration and its state", "status --check")
+
+def _declare_status(status: argparse.ArgumentParser, host: Host) -> None:
     _add_database(status, host)
     status.add_argument(
         "--check", action="store_true", help="exit with 3 when something is pending"
@@ -177,7 +308,8 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_late(status)
     _add_json(status)
 
-    plan = command("plan", "show what apply would run", "plan --sql")
+
+def _declare_plan(plan: argparse.ArgumentParser, host: Host) -> None:
     _add_database(plan, host)
     _add_count(plan, "at most N migrations; default: all")
     _add_to(plan, "up to and including this migration")
@@ -185,34 +317,24 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     plan.add_argument("--sql", action="store_true", help="with the SQL of each step")
     _add_json(plan)
 
-    apply = command("apply", "apply pending migrations", "apply 1")
+
+def _declare_apply(apply: argparse.ArgumentParser, host: Host) -> None:
     _add_database(apply, host)
     _add_count(apply, "at most N migrations; default: all")
     _add_to(apply, "up to and including this migration")
     _add_late(apply)
     _add_changing(apply)
 
-    rollback = command(
-        "rollback",
-        "undo the newest migration",
-        "rollback --to ID -y",
-        "What was applied last is undone first: where late migrations were applied after\n"
-        "newer ones, they count as the newest.",
-    )
+
+def _declare_rollback(rollback: argparse.ArgumentParser, host: Host) -> None:
     _add_database(rollback, host)
     _add_count(rollback, "the newest N migrations; default: 1")
     _add_to(rollback, "all that were applied after this migration, which stays")
     rollback.add_argument("--all", action="store_true", help="all migrations")
     _add_changing(rollback)
 
-    resume = command(
-        "resume",
-        "go on with a migration that is half done",
-        "resume --skip",
-        "The next apply or rollback goes on with a migration that was cut off.\n"
-        "Only where flux cannot find out whether its last statement took effect\n"
-        "does it ask: look, and give --skip or --retry.",
-    )
+
+def _declare_resume(resume: argparse.ArgumentParser, host: Host) -> None:
     _add_database(resume, host)
     answer = resume.add_mutually_exclusive_group()
     for name, meaning in (("skip", "it took effect"), ("retry", "it did not: run it again")):
@@ -223,13 +345,8 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_lock_wait(resume)
     _add_json(resume)
 
-    test = command(
-        "test",
-        "prove in a scratch database that each undo undoes",
-        "test --since ID",
-        "Applies each migration, undoes it, applies it again, and compares the schema\n"
-        "each time. Runs the hooks of the directory tests/ around it.",
-    )
+
+def _declare_test(test: argparse.ArgumentParser, host: Host) -> None:
     _add_database(test, host)
     chosen = test.add_mutually_exclusive_group()
     chosen.add_argument("--since", metavar="ID", help="this migration and all newer ones")
@@ -245,12 +362,8 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_scratch(test)
     _add_json(test)
 
-    schema = command(
-        "schema",
-        "print the schema that the migrations make",
-        "schema --check",
-        "The migrations are applied in a scratch database, and its catalog is read.",
-    )
+
+def _declare_schema(schema: argparse.ArgumentParser, host: Host) -> None:
     _add_database(schema, host)
     what = schema.add_mutually_exclusive_group()
     what.add_argument("--live", action="store_true", help="the schema of the database itself")
@@ -262,66 +375,23 @@ def build_parser(host: Host) -> argparse.ArgumentParser:
     _add_scratch(schema)
     _add_json(schema)
 
-    drift = command(
-        "drift",
-        "compare a database with what its applied migrations make",
-        "drift --ignore 'extension *'",
-    )
+
+def _declare_drift(drift: argparse.ArgumentParser, host: Host) -> None:
     _add_database(drift, host)
     _add_ignore(drift)
     _add_scratch(drift)
     _add_json(drift)
 
-    doctor = command(
-        "doctor",
-        "examine everything that apply needs, and say what to do",
-        "doctor --json",
-        "Looks at the configuration, the directory, the connection, the server, the\n"
-        "rights, the settings and the history. Changes nothing, and waits for nobody.",
-    )
+
+def _declare_doctor(doctor: argparse.ArgumentParser, host: Host) -> None:
     host.declare_database(doctor)
     _add_json(doctor)
 
-    validate = command(
-        "validate",
-        "check the directory, and the history against it",
-        "validate --json",
-    )
+
+def _declare_validate(validate: argparse.ArgumentParser, host: Host) -> None:
     _add_database(validate, host)
     _add_late(validate)
     _add_json(validate)
-    parser.commands = tuple(commands.choices)
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that knows what a mistyped command was meant to be."""
-
-    commands: tuple[str, ...] = ()
-
-    def error(self, message: str) -> NoReturn:
-        """Leave it to `parse` to tell what is wrong."""
-        if self.commands and (wrong := _NO_COMMAND.search(message)):
-            from flux.config import nearest
-
-            near = nearest(wrong[1], self.commands)
-            message += f"; did you mean {near!r}?" if near else ""
-        raise _UsageError(self, message)
-
-
-def _command(
-    commands: Any, host: Host, name: str, summary: str, example: str, more: str = ""
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}." + (f"\n\n{more}" if more else ""),
-        epilog=f"example:\n  {host.prog} {example}",
-        formatter_class=_HELP_FORMATTER,
-    )
-    host.declare_config(command)
-    command.add_argument("--traceback", action="store_true", help="errors with their traceback")
-    return command
 
 
 def _add_database(command: argparse.ArgumentParser, host: Host) -> None:

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
     if is_completing():
         from flux.completion import complete
 
-        complete(build_parser(host))
+        complete(build_parser(host).with_all_commands())
     make_streams_robust()
     arguments = parse(argv, host)
     arguments.out = sys.stdout

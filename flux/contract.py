@@ -37,7 +37,7 @@ from flux.exceptions import (
     MigrationLockError,
 )
 from flux.migration import Migration, Repeatable, Script
-from flux.plan import DatabaseState
+from flux.plan import DatabaseState, Step
 from flux.runner import FluxRunner
 
 CREATE_BOOK = "CREATE TABLE flux_book (id integer, title varchar(200))"
@@ -363,6 +363,31 @@ class BackendContract:
             with raises(HistoryChangedError, "undo_migration of a migration that is not recorded"):
                 backend.undo_migration(migration, migration.undo_script())
             same(self._ids(), [], "the history after undoing it twice")
+
+    def test_steps_that_go_together_are_done_one_after_the_other(self) -> None:
+        """Each is noted when it is done, and is as a whole there or not, also where one fails."""
+        texts = [f"INSERT INTO flux_book VALUES ({number}, 'x');" for number in range(4)]
+        texts[2] += f"\n{FAILS};"
+        steps = [
+            Step("apply", Migration.from_text(id, text))
+            for id, text in zip("abcd", texts, strict=True)
+        ]
+        noted: list[float] = []
+
+        def run_all() -> None:
+            while left := steps[len(noted) :]:
+                count = backend.count_bundle(left)
+                same(1 <= count <= len(left), True, f"whether count_bundle can be {count}")
+                before = len(noted)
+                backend.run_bundle(left[:count], noted.append)
+                same(len(noted) - before, count, "how many steps run_bundle noted")
+
+        with self._with_books() as backend, backend.migration_lock():
+            with raises((backend.driver_error, StatementError), "run_bundle"):
+                run_all()
+            same(len(noted), 2, "how many steps were noted before the one that failed")
+            same(self._ids(), ["a", "b"], "the history after it failed")
+            same(self._books(), [(0, "x"), (1, "x")], "the rows after it failed")
 
     def test_a_function_gets_the_connection(self) -> None:
         """A Python migration works on the DB-API connection, within flux's transaction."""

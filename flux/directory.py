@@ -40,8 +40,9 @@ PLACEMENTS: tuple[Placement, Placement] = ("pre-apply", "post-apply")
 TESTS: Placement = "tests"
 
 _Read = TypeVar("_Read")
+# Patterns that few directories need are compiled when they are used.
 #: goose, dbmate and sql-migrate keep both directions in one file.
-_DOWN_MARKER = re.compile(r"^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b", re.M)
+_DOWN_MARKER = r"(?m)^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b"
 
 _ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # as it is, on Windows too
@@ -50,7 +51,7 @@ _SMALL = 1 << 16
 #: What is kept beside migrations, and is not taken for one.
 _KEPT_BESIDE = (".md", ".rst", ".txt", ".csv", ".json", ".pyc", "readme", "makefile")
 #: Control characters, and the bytes of a name that is not UTF-8.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNPRINTABLE = "[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 
 
 class MigrationDirectory(NamedTuple):
@@ -254,8 +255,8 @@ def _sort_out(path: str, names: list[str]) -> _Files:
             continue
         ending = next(filter(lower.endswith, _ENDINGS))
         id = name[: -len(ending)]
-        if not name.isprintable() and _UNPRINTABLE.search(name):
-            id, name = (_UNPRINTABLE.sub(_escaped, text) for text in (id, name))
+        if not name.isprintable() and re.search(_UNPRINTABLE, name):
+            id, name = (re.sub(_UNPRINTABLE, _escaped, text) for text in (id, name))
             message, hint = "the name holds a control character, or is not UTF-8", "rename it"
         elif ending == ".undo.py":
             message, hint = "an undo in Python is no file of its own", f"move it into {id}.py"
@@ -433,7 +434,7 @@ def read_sql(path: str) -> Script:
     """Read a file of SQL. Raises `MigrationLoadingError`."""
     raw = _read_text(path)
     # What a search for letters says in no time, the pattern takes as long for as reading the file.
-    marker = _DOWN_MARKER.search(raw) if "Down" in raw or ":down" in raw else None
+    marker = re.search(_DOWN_MARKER, raw) if "Down" in raw or ":down" in raw else None
     if marker:
         raise MigrationLoadingError(
             "is written for another tool: what is below this line would be applied, too",

@@ -161,7 +161,7 @@ def _state(
         how = "`flux status` tells"
         if isinstance(step.subject, Repeatable):
             how = "it runs again in the next batch"
-        return f"the connection broke, and whether {step.name} took effect is not known; {how}"
+        return f"the connection broke, and whether {after.names} took effect is not known; {how}"
     if script.directives.no_transaction:
         return _state_without_transaction(backend, step, script, error, after.half)
     if isinstance(error, TransactionEndedError):

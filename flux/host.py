@@ -30,8 +30,11 @@ class Host:
     #: How the command line is called, for its help.
     prog = "flux"
 
-    def declare_commands(self, command: Callable[..., argparse.ArgumentParser]) -> None:
-        """Add the commands that this host alone has; `command` takes name, summary and example."""
+    def declare_commands(self, command: Callable[..., None]) -> None:
+        """Add the commands that this host alone has.
+
+        `command` takes name, summary, example, and what declares the arguments of its parser.
+        """
 
     def declare_config(self, command: argparse.ArgumentParser) -> None:
         """Add the options that say which configuration, to every command."""
@@ -58,17 +61,14 @@ class Host:
 class Shell(Host):
     """flux's own: a file and an address."""
 
-    def declare_commands(self, command: Callable[..., argparse.ArgumentParser]) -> None:
+    def declare_commands(self, command: Callable[..., None]) -> None:
         """Add `init` and `completion`: a framework has settings, and completion, of its own."""
-        init = command("init", "write a commented flux.toml", "init postgres")
-        init.add_argument(
-            "backend", nargs="?", default="sqlite", metavar="BACKEND", help="default: sqlite"
-        )
-        completion = command(
-            "completion", "write the script that completes flux in a shell", "completion bash"
-        )
-        completion.add_argument(
-            "shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}"
+        command("init", "write a commented flux.toml", "init postgres", _declare_init)
+        command(
+            "completion",
+            "write the script that completes flux in a shell",
+            "completion bash",
+            _declare_completion,
         )
 
     def declare_config(self, command: argparse.ArgumentParser) -> None:
@@ -96,3 +96,15 @@ class Shell(Host):
     def database(self, arguments: argparse.Namespace) -> Any:
         """The address that was given."""
         return getattr(arguments, "uri", None)
+
+
+def _declare_init(init: argparse.ArgumentParser, host: Host) -> None:
+    init.add_argument(
+        "backend", nargs="?", default="sqlite", metavar="BACKEND", help="default: sqlite"
+    )
+
+
+def _declare_completion(completion: argparse.ArgumentParser, host: Host) -> None:
+    completion.add_argument(
+        "shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}"
+    )

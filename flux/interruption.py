@@ -27,7 +27,27 @@ def in_thread(act: Callable[[], _Result]) -> _Result:
     if threading.current_thread() is not threading.main_thread():
         return act()
     call = _Call(act)
+    call.start()
     call.wait()
+    return call.result()
+
+
+def uninterrupted(act: Callable[[], _Result]) -> _Result:
+    """What `act` gives, for what would swallow an interruption, as code that C calls may.
+
+    Raises what it raises, and KeyboardInterrupt when it is over, if one came meanwhile.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return act()
+    call, interruption = _Call(act), None
+    call.start()
+    while not call.done.is_set():
+        try:
+            call.wait()
+        except KeyboardInterrupt as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption from call.failure
     return call.result()
 
 
@@ -47,9 +67,12 @@ class _Call(Generic[_Result]):
         """The number of the thread; 0 before it runs."""
         return self._thread.ident or 0
 
-    def wait(self) -> None:
-        """Start it, and return when it is done."""
+    def start(self) -> None:
+        """Start it."""
         self._thread.start()
+
+    def wait(self) -> None:
+        """Return when it is done."""
         # In pieces: on Windows a wait without limit sees no signal.
         while not self.done.wait(0.5):
             pass
@@ -87,6 +110,7 @@ class Interruptible:
         """Call `act`. Raises what it raises, and KeyboardInterrupt if that ended it."""
         call = _Call(act)
         try:
+            call.start()
             call.wait()
         except KeyboardInterrupt:
             self.was_interrupted = True

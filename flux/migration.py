@@ -25,6 +25,8 @@ Late = Literal["refuse", "allow", "prove"]
 Placement = Literal["pre-apply", "post-apply", "tests"]
 
 BOM = "\ufeff"
+#: Characters of a text that is hashed piece by piece.
+_LONG = 1 << 20
 _WHITE_SPACE = " \t\n\r\f\v"
 # Patterns that few files need are compiled when they are used.
 _LEADING_COMMENTS = {
@@ -217,7 +219,20 @@ def normalise(raw: str) -> str:
 
 def text_hash(text: str) -> str:
     """The hash of a normalised text: SHA-256 of its UTF-8, white space at its end stripped."""
+    if len(text) > _LONG:
+        return _hash_in_pieces(text)
     return sha256(text.rstrip(_WHITE_SPACE).encode()).hexdigest()
+
+
+def _hash_in_pieces(text: str) -> str:
+    """The same for a long text, which is not copied as a whole."""
+    end = len(text)
+    while end and text[end - 1] in _WHITE_SPACE:
+        end -= 1
+    hashed = sha256()
+    for start in range(0, end, _LONG):
+        hashed.update(text[start : min(end, start + _LONG)].encode())
+    return hashed.hexdigest()
 
 
 def is_set_aside(id: str) -> bool:

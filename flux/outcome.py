@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from flux.backends.base import MigrationBackend
@@ -17,24 +18,34 @@ Outcome = Literal["no effect", "took effect", "unknown"]
 
 
 class Aftermath(NamedTuple):
-    """What became of a step that failed; `half` says how far it got without a transaction."""
+    """What became of the steps that were under way when one failed.
+
+    `outcome` is that of the one that failed; `half` says how far it got without a transaction.
+    `done` is how many of them took effect, and `names` says which ones they were, in words.
+    """
 
     outcome: Outcome
     half: UnderWay | None = None
+    done: int = 0
+    names: str = ""
 
 
 def look_after(
     backend: MigrationBackend,
-    step: Step,
-    script: Script,
+    steps: Sequence[Step],
     error: Exception,
     call: Callable[[Callable[[], None]], None],
 ) -> Aftermath:
-    """What became of a step that failed. Reads the database, by way of `call`; writes nothing."""
+    """What became of steps of which one failed: the first, if the connection has not broken.
+
+    Reads the database, by way of `call`; writes nothing.
+    """
+    step = steps[0]
+    names = _in_words([step.name for step in steps])
     is_broken = backend.outcome_is_unknown() and not isinstance(error, TransactionEndedError)
     if is_broken:
-        backend.announce(f"the connection broke: looking whether {step.name} took effect")
-    elif not script.directives.no_transaction:
+        backend.announce(f"the connection broke: looking whether {names} took effect")
+    elif not step.script.directives.no_transaction:
         return Aftermath("no effect")
     states: list[DatabaseState | None] = [None]
     look = backend.look_again if is_broken else backend.read_state
@@ -42,10 +53,17 @@ def look_after(
     with suppress(Exception, KeyboardInterrupt):
         call(lambda: states.append(look()))
     half = states[-1].under_way if states[-1] is not None else None
-    return Aftermath(
-        outcome_of(step, script, states[-1]) if is_broken else "no effect",
-        half if half is not None and half.id == step.name else None,
-    )
+    half = half if half is not None and half.id == step.name else None
+    if not is_broken:
+        return Aftermath("no effect", half)
+    outcomes = [outcome_of(step, step.script, states[-1]) for step in steps]
+    done = sum(1 for _ in takewhile("took effect".__eq__, outcomes))
+    return Aftermath(outcomes[min(done, len(steps) - 1)], half, done, names)
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """One of these, as in: it is not known whether 001 or 002 took effect."""
+    return " or ".join(names) if len(names) < 3 else f"any of {names[0]} to {names[-1]}"
 
 
 def outcome_of(step: Step, script: Script, state: DatabaseState | None) -> Outcome:

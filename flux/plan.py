@@ -105,6 +105,13 @@ class Step(NamedTuple):
             return self.subject.undo_script()
         return self.subject.script
 
+    def loaded(self) -> Step:
+        """The same with its script read: an undo is on disk, and read anew at each look."""
+        if self.action != "undo" or not isinstance(self.subject, Migration):
+            return self
+        script = self.script
+        return self._replace(subject=self.subject._replace(read_undo=lambda: script))
+
 
 class Plan(NamedTuple):
     """What would run, in order. `finishes` says that it completes a batch that was cut off."""

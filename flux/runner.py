@@ -413,8 +413,7 @@ class FluxRunner(StepRunner):
         remembers = any(step.name.startswith("post-apply/") for step in plan.steps)
         self._prepare(plan, remembers)
         try:
-            for step in plan.steps:
-                self._run_step(step, done)
+            self._run_steps(plan.steps, done)
         except (Exception, KeyboardInterrupt) as error:
             self._after_failure(plan, error, done, before, remembers)
             raise
@@ -461,9 +460,8 @@ class FluxRunner(StepRunner):
             and not error.id.startswith("post-apply/")
         ):
             try:
-                for step in plan.steps:
-                    if step.name.startswith("post-apply/"):
-                        self._run_step(step, [])
+                post = [step for step in plan.steps if step.name.startswith("post-apply/")]
+                self._run_steps(post, [])
             except FluxMigrationException as second:
                 # The first one is what is told; the next `apply` finishes the batch.
                 error.state += f"; after that, {second.message}"

@@ -109,7 +109,7 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
             command = text[at:pos].rstrip(_SPACE)
             end = at + len(command)
             pieces.append(MetaCommand(command, at, *where(at)))
-            if start < 0 and _META_COPY.match(command):
+            if start < 0 and re.match(_META_COPY, command):
                 _, pos = _copy_rows(text, pos, at)
         elif start >= 0 and (not mark or (mark == ";" and not parentheses)):
             if parentheses:
@@ -120,7 +120,7 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
                 # the server takes FROM stdout for the same
                 if _finds(_tokens(lexis, text, start, end), "FROM", "STDIN", "STDOUT"):
                     copy_data, pos = _copy_rows(text, after, start)
-            elif head and opens_body:
+            elif head and opens_body and (in_body or lexis.hint.search(text, start, end)):
                 tokens = _tokens(lexis, text, segment, end)
                 if in_body:  # it ends where END stands alone between two `;`
                     in_body = next(tokens, "") != "END" or next(tokens, "") != ""
@@ -251,7 +251,7 @@ def _copy_rows(text: str, pos: int, start: int) -> tuple[str, int]:
 
     `start` is the offset of the COPY they belong to, for the error.
     """
-    rest = _REST_OF_LINE.match(text, pos)
+    rest = re.compile(_REST_OF_LINE).match(text, pos)
     if not rest:
         raise SplitError("a statement follows COPY … FROM stdin; on its line", text, pos)
     newline = rest.end() - 1
@@ -272,8 +272,8 @@ _WORD_OR_DOLLAR = r"[^\x00-#%-/:-@\[-^`{-\x7f]"
 # PostgreSQL: a literal goes on in the next one if only a newline, blanks and `--` come between.
 _CONTINUED = r"(?:[ \t\r\f]|--[^\n]*)*\n(?:[ \t\n\r\f]|--[^\n]*\n)*'"
 _NO_PART_OF_A_STATEMENT = ("comment", ";", "\\", "")
-_META_COPY = re.compile(r"(?i)\\copy\b.*\bfrom\s+stdin\b")
-_REST_OF_LINE = re.compile(r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)")
+_META_COPY = r"(?i)\\copy\b.*\bfrom\s+stdin\b"
+_REST_OF_LINE = r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)"
 
 
 class _Rules(NamedTuple):
@@ -286,9 +286,11 @@ class _Rules(NamedTuple):
     quotations: tuple[tuple[str, str, str], ...]
     marks: str = ";"  # more that may open, close or end something
     head: str = "(?!)"  # the first word of statements whose words have to be looked at
-    # Whether the tokens up to the first `;` open a body that holds `;`, and what that is called.
+    # Whether the tokens up to the first `;` open a body that holds `;`, what that is called, and a
+    # word without which none opens one.
     opens_body: Callable[[Iterator[str]], bool] | None = None
     body: str = ""
+    hint: str = "(?!)"
 
 
 _STRING = ("string literal", "'", "'(?:'|())")
@@ -318,6 +320,7 @@ _DIALECTS: dict[Dialect, _Rules] = {
         head="COPY|CREATE",
         opens_body=_opens_routine,
         body="BEGIN ATOMIC body",
+        hint="ATOMIC",
     ),
     "sqlite": _Rules(
         (
@@ -331,6 +334,7 @@ _DIALECTS: dict[Dialect, _Rules] = {
         head="CREATE|EXPLAIN",
         opens_body=_opens_trigger,
         body="trigger body",
+        hint="TRIGGER",
     ),
     "generic": _Rules((_STRING, _NAME, _LINE_COMMENT, ("comment", r"/\*", r"\*/()"))),
 }
@@ -347,6 +351,7 @@ class _Lexis(NamedTuple):
     tokens: re.Pattern[str]  # quotations, words (as the last of them) and single characters
     quotations: tuple[tuple[str, re.Pattern[str] | None], ...]
     head: re.Pattern[str]
+    hint: re.Pattern[str]
 
 
 _compiled: dict[Dialect, _Lexis] = {}
@@ -368,6 +373,7 @@ def _lexis(dialect: Dialect) -> _Lexis:
             re.compile(rf"{opens}|{word}|[0-9$]{_WORD_OR_DOLLAR}*|[^{_SPACE}]"),
             (*quotations, ("word", re.compile("()"))),
             re.compile(rf"(?i:{rules.head})(?!{_WORD_OR_DOLLAR})"),
+            re.compile(rules.hint, re.IGNORECASE),
         )
     return _compiled[dialect]
 

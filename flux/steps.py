@@ -6,11 +6,11 @@ A step is recorded in the transaction it ran in. Here and in `runner` alone a da
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flux.address import without_secrets
 from flux.backends import BUILT_IN, backend_of_connection, load_backend
@@ -19,7 +19,6 @@ from flux.backends.signals import HistoryChangedError
 from flux.config import FluxConfig
 from flux.exceptions import DatabaseUnavailableError, InvalidConfigurationError
 from flux.failure import apply_error, cause_of
-from flux.migration import Repeatable
 from flux.plan import Step
 from flux.results import Event, StepResult
 
@@ -106,37 +105,65 @@ class StepRunner:
         """
         with self.backend.migration_lock():
             self.call(partial(self.backend.prepare, history=True, memory=True, unfinished=False))
-            yield lambda step: self._run_step(step, [])
+            yield lambda step: self._run_steps([step], [])
 
-    def _run_step(self, step: Step, done: list[StepResult]) -> None:
-        self._emit(Event("start", step))
+    def _run_steps(self, steps: Sequence[Step], done: list[StepResult]) -> None:
+        """Carry out steps in order, as many at a time as the backend takes together."""
+        left = [step.loaded() for step in steps]
+        while left:
+            count = self.backend.count_bundle(left)
+            self._run_bundle(left[:count], done)
+            del left[:count]
+
+    def _run_bundle(self, steps: Sequence[Step], done: list[StepResult]) -> None:
+        self._emit(Event("start", steps[0]))
         started = time.perf_counter()
-        script = step.script
+        ended: list[float] = []
         try:
-            if isinstance(step.subject, Repeatable):
-                self.call(partial(self.backend.run_repeatable, step.subject))
-            elif step.action == "apply":
-                self.call(partial(self.backend.run_migration, step.subject))
-            else:
-                self.call(partial(self.backend.undo_migration, step.subject, script))
-        except HistoryChangedError:
-            raise
+            self.call(partial(self.backend.run_bundle, steps, ended.append))
         except Exception as error:
-            from flux.outcome import look_after
+            self._tell_done(steps, ended, done)
+            if isinstance(error, HistoryChangedError):
+                raise
+            self._fail(steps[len(ended) :], error, started, done)
+        except KeyboardInterrupt:
+            self._tell_done(steps, ended, done)
+            raise
+        self._tell_done(steps, ended, done)
 
-            after = look_after(self.backend, step, script, error, self.call)
-            if after.outcome == "took effect":
-                self._note_done(step, started, done)
-            names = tuple(result.name for result in done)
-            raise apply_error(
-                self.backend, step, script, error, after=after, done=names
-            ) from cause_of(error)
-        self._note_done(step, started, done)
+    def _fail(
+        self, steps: Sequence[Step], error: Exception, started: float, done: list[StepResult]
+    ) -> NoReturn:
+        """Raise the error for the steps that were under way; the first of them is what failed."""
+        from flux.outcome import look_after
 
-    def _note_done(self, step: Step, started: float, done: list[StepResult]) -> None:
-        seconds = time.perf_counter() - started
-        done.append(StepResult(step.action, step.name, seconds))
-        self._emit(Event("done", step, seconds))
+        after = look_after(self.backend, steps, error, self.call)
+        if after.done:  # and only then the connection broke; which statement ran is not known
+            seconds = (time.perf_counter() - started) / after.done
+            self._tell_done(steps, [seconds] * after.done, done)
+            error = cause_of(error)
+        step = steps[min(after.done, len(steps) - 1)]
+        names = tuple(result.name for result in done)
+        raise apply_error(
+            self.backend, step, step.script, error, after=after, done=names
+        ) from cause_of(error)
+
+    def _tell_done(
+        self, steps: Sequence[Step], seconds: Sequence[float], done: list[StepResult]
+    ) -> None:
+        """Tell of the first of the steps, which are done, and of the next one, which has begun.
+
+        They are all told of, also where what hears of one raises.
+        """
+        with ExitStack() as telling:
+            if 0 < len(seconds) < len(steps):
+                telling.callback(self._emit, Event("start", steps[len(seconds)]))
+            for number, taken in reversed([*enumerate(seconds)]):
+                telling.callback(self._emit, Event("done", steps[number], taken))
+                if number:
+                    telling.callback(self._emit, Event("start", steps[number]))
+            for step, taken in zip(steps, seconds, strict=False):
+                done.append(StepResult(step.action, step.name, taken))
 
     # Telling ---------------------------------------------------------------------------------
 

@@ -16,6 +16,13 @@ import psycopg2.extensions
 NAME: Final = os.environ.get("FLUX_TEST_DRIVER") or "psycopg2"
 
 
+def libpq_version() -> int:
+    """The version of the driver's libpq, as in 150004."""
+    if NAME == "psycopg2":
+        return psycopg2.extensions.libpq_version()
+    return psycopg.pq.version()
+
+
 def connect(*address: str, **options: Any) -> Any:
     """A connection as an application has it, to be handed to flux; the caller closes it."""
     return importlib.import_module(NAME).connect(*address, **options)

@@ -36,10 +36,10 @@ ORDER = (
     "backends/postgres_lock backends/postgres_in_doubt "
     "backends/postgres_leftovers backends/postgres_message backends/postgres_settings "
     "backends/postgres_watch",
+    "backends/postgres_errors",
     "backends/postgres_check backends/postgres_reach backends/postgres_beyond "
     "backends/sqlite_reach",
-    "backends/postgres_errors backends/postgres_history "
-    "backends/postgres_outcome backends/postgres_session",
+    "backends/postgres_history backends/postgres_outcome backends/postgres_session",
     "backends/sqlite_spelling backends/postgres_catalog_parts",
     "backends/postgres_catalog_tables backends/postgres_catalog_objects "
     "backends/postgres_catalog_schemaless backends/postgres_catalog_grants",
@@ -47,7 +47,7 @@ ORDER = (
     "backends/sqlite_contents backends/postgres_contents",
     "backends/sqlite_examination backends/postgres_examination backends/postgres_run "
     "backends/sqlite_scratch backends/postgres_scratch",
-    "backends/postgres_journaled",
+    "backends/postgres_bundle backends/postgres_journaled",
     "backends/sqlite backends/postgres",
     "backends/__init__",
     "outcome",

@@ -28,6 +28,18 @@ def apply(connection):
 def undo(connection):
     connection.cursor().execute("DROP TABLE t /* undone */")
 """
+#: Neighbours that share no message with another one.
+NEIGHBOURS = {
+    f"{id}.py": f"""
+def apply(connection):
+    connection.cursor().execute("CREATE TABLE {table} ()")
+
+
+def undo(connection):
+    connection.cursor().execute("DROP TABLE {table}")
+"""
+    for id, table in (("001", "s"), ("003", "u"))
+}
 APPLIED = "migrations/{}: 002 was applied, and then the connection broke: "
 ROLLED_BACK = "state: rolled back; the database is as it was before 002"
 LOOKING = "the connection broke: looking whether 002 took effect"
@@ -64,7 +76,7 @@ def apply_failing(pg: PostgresProject) -> MigrationApplyError:
 @pytest.fixture(params=["text", "Python"])
 def second(request: pytest.FixtureRequest, pg: PostgresProject) -> str:
     """The name of the second of three migrations, at which the connection breaks."""
-    pg.add({"001.sql": "CREATE TABLE s ();", "003.sql": "CREATE TABLE u ();"})
+    pg.add(NEIGHBOURS)
     if request.param == "Python":
         pg.add({"002.py": PYTHON})
         return "002.py"
@@ -112,7 +124,6 @@ def test_a_commit_that_never_arrived_is_told_as_rolled_back(
 def test_a_rollback_whose_commit_was_on_its_way(
     pg: PostgresProject, second: str, where: Where
 ) -> None:
-    pg.add({"003.undo.sql": "DROP TABLE u;"})
     pg.apply()
     with breaking(pg, where, start="undone"), pytest.raises(MigrationApplyError) as caught:
         pg.rollback(2)
@@ -177,7 +188,7 @@ def test_a_connection_that_was_handed_in(pg: PostgresProject, second: str, where
 @pytest.mark.parametrize("where", ["before the server", "after the server"])
 def test_behind_the_pooler(pg_pooled: PostgresProject, pgbouncer: PgBouncer, where: Where) -> None:
     """The pooler, which outlives its client, passes the message on or never has it."""
-    pg_pooled.add({"001.sql": "CREATE TABLE s ();", "002.sql": TEXT, "003.sql": "SELECT 1"})
+    pg_pooled.add({**NEIGHBOURS, "002.sql": TEXT})
     with breaking(pg_pooled, where, port=pgbouncer.port):
         error = apply_failing(pg_pooled)
     applied = ("001", "002") if where == "after the server" else ("001",)
@@ -238,7 +249,7 @@ def test_a_statement_that_does_not_end_is_not_waited_for_for_ever(
 ) -> None:
     """The fence is held, as by a statement that still runs: what became of it is not known yet."""
     monkeypatch.setattr(postgres_outcome, "_FENCE_WITHIN", 1)
-    pg.add({"001.sql": "CREATE TABLE s ();", "002.sql": TEXT})
+    pg.add({**NEIGHBOURS, "002.sql": TEXT})
     with ExitStack() as stack:
         runner = pg.runner(on_event=lambda event: hold_fence(event))
         lock = runner.backend.lock.take_fence  # type: ignore[attr-defined]  # it is PostgreSQL's

@@ -139,7 +139,6 @@ def test_a_big_migration_is_not_held_often(tmp_path: Path) -> None:
     assert peak_memory(_apply(tmp_path / "big", _big())) <= 3 * _BIG
 
 
-@pytest.mark.xfail(reason="the whole message is made beside the statements that it is made of")
 def test_postgres_does_not_hold_a_big_migration_often(pg: PostgresProject) -> None:
     """The same, without what libpq holds of it."""
     pg.add({"0_first.sql": "SELECT 1;\n"})

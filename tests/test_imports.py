@@ -196,7 +196,7 @@ RUNS_ON_POSTGRES = {
 }
 
 
-@pytest.mark.xfail(reason="the backend imports all of its rooms")
+@pytest.mark.xfail(reason="some rooms of running scripts are imported, and urllib.parse")
 @pytest.mark.parametrize("arguments", [["status"], ["apply", "--auto-approve"]], ids=str)
 def test_on_postgres(pg: PostgresProject, arguments: list[str]) -> None:
     """With everything applied: nothing heavy beside the driver, and nothing of running scripts."""

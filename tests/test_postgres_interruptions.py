@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
 
+from tests.flux_process import flux_environment
 from tests.postgres_project import PostgresProject
-from tests.test_postgres_lock import NO_TRANSACTION, eventually
+from tests.test_postgres_lock import NO_TRANSACTION, PASS_GATE, at_the_gate, closed_gate, eventually
 from tests.test_replicas import LOCKS_LEFT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -60,7 +62,8 @@ def test_an_interrupted_migration_is_ended_on_the_server(
     place.add({"001.sql": "CREATE TABLE first ();", **KINDS[kind]})
     returned, out, err = interrupt(place, number)
     assert returned == code, err
-    assert "applied" in out
+    # What was done in the same message is told when the message is over.
+    assert ("applied" in out) == (number != signal.SIGKILL or kind != "text")
     if number != signal.SIGKILL:
         assert err == (
             "error: interrupted at 002: what ran in a transaction is rolled back, what was done "
@@ -103,3 +106,25 @@ def test_an_interrupted_index_build_leaves_no_one_waiting(place: PostgresProject
     eventually(lambda: not place.query(BUSY), "the build is ended")
     place.query("SET lock_timeout = '5s'; ALTER TABLE t ADD COLUMN b int")
     assert place.query(LOCKS_LEFT) == []
+
+
+def test_an_interruption_of_a_program_is_not_swallowed(pg: PostgresProject) -> None:
+    """Also where the driver hands over notices just then: what waits for the server is raised."""
+    pg.add({"001.sql": PASS_GATE, "002.sql": "SELECT 1"})
+    program = "import flux\nflux.apply(config='flux.toml')\nprint('went on')"
+    with closed_gate(pg) as open_gate:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=pg.root,
+            env=flux_environment(None),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        with process:
+            at_the_gate(pg)
+            process.send_signal(signal.SIGINT)
+            open_gate()
+            out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (-signal.SIGINT, ""), err
+    assert "KeyboardInterrupt" in err

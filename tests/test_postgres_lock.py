@@ -355,13 +355,12 @@ def test_whoever_takes_a_lost_lock_applies_what_the_loser_could_not(pg: Postgres
     assert pg.tables() == ["t", "u"]
 
 
-@pytest.mark.parametrize("kind", ["text", "COPY", "Python", "no-transaction", "post-apply"])
+@pytest.mark.parametrize("kind", ["COPY", "Python", "no-transaction", "post-apply"])
 def test_a_lock_that_is_lost_between_two_steps_stops_the_second(
     pg: PostgresProject, kind: str
 ) -> None:
     """Whatever kind it is of; and what was applied before stays."""
     files = {
-        "text": {"002.sql": "CREATE TABLE u ();"},
         "COPY": {"002.sql": "CREATE TABLE u (x text);\nCOPY u FROM stdin;\na\n\\.\n"},
         "Python": {
             "002.py": "def apply(connection):\n"

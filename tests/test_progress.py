@@ -19,7 +19,7 @@ from flux.exceptions import Location
 from flux.progress import Blocker, Pace, Progress, one_line
 from flux.results import Event
 from tests.postgres_project import PostgresProject
-from tests.project import Project
+from tests.project import HANGS_AFTER, Project
 from tests.terminal import at_terminal, posix_only
 
 # In words -----------------------------------------------------------------------------------
@@ -372,7 +372,43 @@ def test_a_server_that_does_not_answer_the_watcher(pg: PostgresProject) -> None:
             os.kill(pid, signal.SIGCONT)
     assert len(stopped) == 1
     assert pg.applied() == ["001"]
-    assert "flux-watcher" not in {thread.name for thread in threading.enumerate()}
+    for thread in threading.enumerate():
+        if thread.name == "flux-watcher":
+            thread.join(HANGS_AFTER)
+            assert not thread.is_alive()
+
+
+# Its thread ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the threads that are started, in order."""
+    names: list[str] = []
+    start = threading.Thread.start
+
+    def noting(thread: threading.Thread) -> None:
+        names.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noting)
+    return names
+
+
+def test_one_thread_watches_a_batch(project: Project, started: list[str]) -> None:
+    """It may end between two migrations that are slow to follow; for each, it is not begun."""
+    project.add({f"{number:03}.sql": "SELECT 1;" for number in range(50)})
+    flux.apply(config=project.root / "flux.toml")
+    assert 1 <= started.count("flux-watcher") <= 10
+
+
+def test_the_thread_ends_with_the_batch(project: Project) -> None:
+    project.add({"001.sql": "SELECT 1;"})
+    flux.apply(config=project.root / "flux.toml")
+    for thread in threading.enumerate():
+        if thread.name == "flux-watcher":
+            thread.join(HANGS_AFTER)
+            assert not thread.is_alive()
 
 
 # Without a server ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ better informed. `flux.testing` holds the contract as a test suite.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -33,7 +34,7 @@ from flux.journal import (
 )
 from flux.late import LateRun, read_late
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
-from flux.plan import DatabaseState
+from flux.plan import DatabaseState, Step
 from flux.statements import MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
 
@@ -311,6 +312,30 @@ class MigrationBackend(Mechanics, ABC):
         with self.watcher.watching(script), self.migration_transaction(script):
             self.execute(script)
             self.remember_run(repeatable)
+
+    def run_step(self, step: Step) -> None:
+        """Carry out one step of a plan: apply or undo a migration, or run a repeatable."""
+        if isinstance(step.subject, Repeatable):
+            self.run_repeatable(step.subject)
+        elif step.action == "apply":
+            self.run_migration(step.subject)
+        else:
+            self.undo_migration(step.subject, step.script)
+
+    def count_bundle(self, steps: Sequence[Step]) -> int:
+        """How many of the next steps go to the database together, at least one. Opens nothing."""
+        return 1
+
+    def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
+        """Carry out as many steps as `count_bundle` said, one after the other, each as a whole.
+
+        `note` is called with the seconds that a step took for each that is done, in order, also
+        where a later one fails. Raises what `run_step` raises of the first one that is not done.
+        """
+        for step in steps:
+            started = time.perf_counter()
+            self.run_step(step)
+            note(time.perf_counter() - started)
 
     def migration_transaction(self, script: Script) -> AbstractContextManager[None]:
         """The transaction that one script runs in."""

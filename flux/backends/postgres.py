@@ -1,12 +1,13 @@
 """PostgreSQL, by psycopg2 or psycopg 3: the connection, the lock and the history.
 
-`postgres_run` runs the scripts.
+`postgres_run` runs the scripts. What only a run needs is imported by it: most starts of flux find
+nothing to do.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
 from flux.backends.dbapi import unavailable
-from flux.backends.postgres_check import find_problems, find_wiping
 from flux.backends.postgres_driver import IDLE, Driver, choose, driver_of, require_one
 from flux.backends.postgres_errors import (
     INSUFFICIENT_PRIVILEGE,
@@ -26,9 +26,8 @@ from flux.backends.postgres_errors import (
     sqlstate,
 )
 from flux.backends.postgres_history import HistorySQL, applied
-from flux.backends.postgres_in_doubt import find_look, is_repeatable
-from flux.backends.postgres_journaled import PostgresJournaledRun, way_of
 from flux.backends.postgres_lock import (
+    BEGIN,
     CAN_CHECK_CLIENT,
     CAN_MARK,
     OWN_SESSION,
@@ -38,9 +37,6 @@ from flux.backends.postgres_lock import (
     running,
     still_there,
 )
-from flux.backends.postgres_message import single
-from flux.backends.postgres_outcome import read_state_behind_fence
-from flux.backends.postgres_run import BEGIN, ScriptRun, send
 from flux.backends.postgres_session import Session
 from flux.backends.postgres_settings import (
     DEFAULT_LOCK_ID,
@@ -51,9 +47,7 @@ from flux.backends.postgres_settings import (
     NAME_BYTES,
     read_settings,
 )
-from flux.backends.postgres_watch import SessionWatcher
 from flux.backends.signals import ErrorReport
-from flux.backends.watch import Watcher
 from flux.config import FluxConfig
 from flux.exceptions import (
     ConnectionStateError,
@@ -64,10 +58,11 @@ from flux.exceptions import (
 )
 from flux.journal import ENDED, Direction, Entry, Way, read_entries
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
-from flux.plan import DatabaseState
+from flux.plan import DatabaseState, Step
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
 if TYPE_CHECKING:
+    from flux.backends.postgres_bundle import Pace
     from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.contents import Column
     from flux.findings import Finding
@@ -132,6 +127,7 @@ class PostgresBackend(MigrationBackend):
         self._holder: Any = None
         self.lock = LockSQL(lock_id)
         self.session: Session
+        self._pace: Pace
         self._session_name: str | None = None
         #: The lock of the batch that is under way.
         self.held = Held()
@@ -235,6 +231,11 @@ class PostgresBackend(MigrationBackend):
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the lock on a second connection; without one, each migration takes it itself."""
+        from flux.backends.postgres_bundle import Pace
+        from flux.backends.postgres_watch import SessionWatcher
+        from flux.backends.watch import Watcher
+
+        self._pace = Pace()
 
         def try_to_acquire() -> bool:
             if self._describe_holder() is not None:
@@ -245,17 +246,19 @@ class PostgresBackend(MigrationBackend):
                 self.held = Held(can_mark=can_mark)
                 return True  # and the fence is waited for by each migration
             self._holder = connection
+            token = int.from_bytes(os.urandom(7), "big")
             with self.driver.cursor(connection) as cursor:
                 # Nothing else runs on this connection: an error here would free the lock.
                 cursor.execute(
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
-                    f"{self.lock.outlast_timeouts}; "
+                    f"{self.lock.outlast_timeouts}; {self.lock.take_token(token)}; "
                     f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
                     f"{CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
                 )
                 is_ours, *held, fence_is_free = cursor.fetchone()
             # Behind a pooler the server's process may be another one each time.
-            self.held = Held(*held)._replace(is_direct=held[0] == connection.info.backend_pid)
+            is_direct = held[0] == connection.info.backend_pid
+            self.held = Held(*held)._replace(is_direct=is_direct, token=token)
             if not is_ours:
                 connection.close()
                 self._holder = None
@@ -316,6 +319,8 @@ class PostgresBackend(MigrationBackend):
 
         Then the lock is let go from another thread; no driver's wait for an answer has a limit.
         """
+        import threading
+
         watchdog = threading.Timer(_STARVED_AFTER, self._free_lock)
         watchdog.daemon = True
         watchdog.start()
@@ -371,6 +376,8 @@ class PostgresBackend(MigrationBackend):
 
     def look_again(self) -> DatabaseState | None:
         """Free the lock; then the state, read on a new connection behind the fence."""
+        from flux.backends.postgres_outcome import read_state_behind_fence
+
         ran_in = self.held.runs_in
         self._free_lock()
         return read_state_behind_fence(self, ran_in)
@@ -500,13 +507,26 @@ class PostgresBackend(MigrationBackend):
 
     def run_migration(self, migration: Migration) -> None:
         """Apply one migration and write its row, in one round trip where it is plain text."""
-        guard, record = self.sql.require_absent(migration), self.sql.insert(migration)
-        self._run(migration.script, "apply", migration.id, guard, record)
+        self._run(migration.script, "apply", migration.id, *self.sql.apply(migration))
 
     def undo_migration(self, migration: Migration, undo: Script) -> None:
         """Undo one migration and delete its row, as `run_migration` applies it."""
-        guard, record = self.sql.require_recorded(migration), self.sql.delete(migration)
-        self._run(undo, "undo", migration.id, guard, record)
+        self._run(undo, "undo", migration.id, *self.sql.undo(migration))
+
+    def count_bundle(self, steps: Sequence[Step]) -> int:
+        """How many of the next steps go in one message, at least one. Opens nothing."""
+        from flux.backends.postgres_bundle import count_together
+
+        return count_together(self, steps, self._pace)
+
+    def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
+        """Carry out steps in one round trip, each in a transaction of its own."""
+        if len(steps) == 1:
+            super().run_bundle(steps, note)
+        else:
+            from flux.backends.postgres_bundle import BundleRun
+
+            BundleRun(self, steps, self._pace, note).run()
 
     def run_repeatable(self, repeatable: Repeatable) -> None:
         """Run one repeatable, as `run_migration` applies a migration."""
@@ -517,14 +537,21 @@ class PostgresBackend(MigrationBackend):
 
     def _run(self, script: Script, direction: Direction, id: str, guard: str, record: str) -> None:
         if script.directives.no_transaction:
+            from flux.backends.postgres_journaled import PostgresJournaledRun
+
             PostgresJournaledRun(
                 self, script, direction, id, guard_sql=guard, record_sql=record
             ).run()
         else:
+            from flux.backends.postgres_run import ScriptRun
+
             ScriptRun(self, script, guard, record).run()
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
+        from flux.backends.postgres_message import single
+        from flux.backends.postgres_run import send
+
         pieces = split(content, "postgres")
         statements = numbered(pieces)
         self.watcher.expect([one.statement for one in statements])
@@ -536,10 +563,14 @@ class PostgresBackend(MigrationBackend):
 
     def way_of(self, statement: Statement) -> Way:
         """How a statement of a script without a transaction runs. Pure."""
+        from flux.backends.postgres_journaled import way_of
+
         return way_of(statement)
 
     def is_repeatable(self, sql: str) -> bool:
         """Whether a statement may run once more, as VACUUM may. Pure."""
+        from flux.backends.postgres_in_doubt import is_repeatable
+
         return is_repeatable(sql)
 
     def is_undone_by_error(self, sql: str) -> bool:
@@ -548,6 +579,8 @@ class PostgresBackend(MigrationBackend):
 
     def is_in_doubt(self, entry: Entry) -> bool:
         """Whether the catalog cannot tell if the unit of that row took effect. Pure."""
+        from flux.backends.postgres_in_doubt import find_look
+
         return super().is_in_doubt(entry) and find_look(entry.sql) is None
 
     def session_name(self) -> str | None:
@@ -631,6 +664,8 @@ class PostgresBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse what psql alone understands, and what cannot run in flux's transaction."""
+        from flux.backends.postgres_check import find_problems, find_wiping
+
         problems = find_problems(script, pieces)
         return problems if self._handed_in is None else problems + find_wiping(script, pieces)
 

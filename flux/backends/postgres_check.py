@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from flux.backends.postgres_errors import NO_TRANSACTION_HINT
 from flux.backends.postgres_in_doubt import find_look
 from flux.backends.postgres_leftovers import leaves_setting, sets_otherwise
 from flux.exceptions import Problem
@@ -14,7 +15,6 @@ from flux.migration import Script
 from flux.statements import MetaCommand, Statement, leading_words, words
 from flux.transactions import transaction_problems, unwrap
 
-NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
 #: psql's commands in pg_dump's output that mean nothing outside of psql.
 _HARMLESS_COMMAND = re.compile(r"\\(un)?restrict\s+\S+")
 

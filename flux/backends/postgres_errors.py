@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from flux.backends.postgres_check import NO_TRANSACTION_HINT
 from flux.backends.postgres_driver import Driver
 from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
 from flux.backends.postgres_message import Message, segment_at
@@ -22,6 +21,7 @@ INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
 _INVALID_TEXT_REPRESENTATION = "22P02"
 
+NO_TRANSACTION_HINT = "run the whole file without a transaction: -- flux: no-transaction"
 #: What flux says, also where the server gives a hint, by SQLSTATE.
 _HINTS = {
     "2D000": NO_TRANSACTION_HINT,  # invalid_transaction_termination

@@ -65,6 +65,14 @@ class HistorySQL(NamedTuple):
         """Fail where a migration has no row."""
         return self._require("EXISTS", migration)
 
+    def apply(self, migration: Migration) -> tuple[str, str]:
+        """The guard and the record of applying a migration."""
+        return self.require_absent(migration), self.insert(migration)
+
+    def undo(self, migration: Migration) -> tuple[str, str]:
+        """The guard and the record of undoing it."""
+        return self.require_recorded(migration), self.delete(migration)
+
     def _require(self, wanted: str, migration: Migration) -> str:
         recorded = f"(SELECT FROM {self.table} WHERE id = {self.literal(migration.id)})"
         return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"

@@ -9,7 +9,7 @@ a transaction. The settings that a file makes hold for its statements alone, eac
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -20,10 +20,9 @@ from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import InvalidIndexError, meaning, sqlstate
 from flux.backends.postgres_in_doubt import Look, find_look
 from flux.backends.postgres_leftovers import leaves_something, sets_by_literals
-from flux.backends.postgres_lock import FENCE_LOST, LOCK_LOST, fail_unless
+from flux.backends.postgres_lock import BEGIN, FENCE_LOST, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, compose, sets_transaction, single
 from flux.backends.postgres_run import (
-    BEGIN,
     CHECK_CONSTRAINTS,
     call_function,
     coming_again,
@@ -309,8 +308,8 @@ class PostgresJournaledRun(JournaledRun):
 
     @property
     def _check_lock(self) -> str:
-        held_by = self.backend.lock.held_by(self.backend.held.pid)
-        return f"SELECT {fail_unless(held_by, LOCK_LOST)};\n"
+        still_held = self.backend.lock.still_held(self.backend.held)
+        return f"SELECT {fail_unless(still_held, LOCK_LOST)};\n"
 
     def _limits(self, command: str) -> str:
         """Statements that set what a file asks for, or no limit, and have the client looked for."""
@@ -331,7 +330,7 @@ class PostgresJournaledRun(JournaledRun):
         if unit.session and self.backend.session.settings is not None:
             self.backend.session.settle(self.backend)
 
-    def _send(self, messages: Sequence[Message]) -> None:
+    def _send(self, messages: Iterable[Message]) -> None:
         for message in messages:
             send(self.backend, message, self.total)
 

@@ -9,6 +9,11 @@ CONCURRENTLY; a process blocked inside pg_advisory_lock would (golang-migrate#96
 The *fence* is a second advisory lock, which each migration's own transaction takes. The lock
 of a killed run is free at once, while the server may still run its last statement; the fence
 keeps the next run's first migration waiting until that is over.
+
+The *token* is a third one, of a number that is drawn for each batch, beside the lock in the same
+transaction: while nobody can take it, that very transaction goes on. To try costs a fraction of a
+look through all locks, and cannot take for ours what another one holds in a session that a pooler
+has given away again.
 """
 
 from __future__ import annotations
@@ -24,6 +29,10 @@ LOCK_LOST = "flux: the lock is lost"
 LOCK_BUSY = "flux: the lock is busy"
 FENCE_LOST = "flux: the transaction was ended"
 HISTORY_CHANGED = "flux: the history has changed"
+
+#: Whatever the default is: other levels would see the history as it was before the fence.
+READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
+BEGIN = f"BEGIN {READ_COMMITTED};\n"
 
 
 class Holder(NamedTuple):
@@ -44,10 +53,10 @@ class Holder(NamedTuple):
 class Held(NamedTuple):
     """The lock of a batch: the pid of the session that holds it, and what the server can do.
 
-    `pid` is None while each migration takes the lock itself. `can_mark` says that markers can be
-    sent, `checks_client` that the server can notice in mid-statement that its client is gone,
-    `is_direct` that no pooler is in between; then `runs_in` is the pid of the session in which
-    the batch runs.
+    `pid` is None while each migration takes the lock itself; `token` is the number of the token
+    otherwise. `can_mark` says that markers can be sent, `checks_client` that the server can notice
+    in mid-statement that its client is gone, `is_direct` that no pooler is in between; then
+    `runs_in` is the pid of the session in which the batch runs.
     """
 
     pid: int | None = None
@@ -55,6 +64,7 @@ class Held(NamedTuple):
     checks_client: bool = False
     is_direct: bool = False
     runs_in: int | None = None
+    token: int = 0
 
 
 class LockSQL(NamedTuple):
@@ -66,6 +76,10 @@ class LockSQL(NamedTuple):
     def try_lock(self) -> str:
         """An expression: take the lock in this transaction if it is free; true if so."""
         return f"pg_catalog.pg_try_advisory_xact_lock('{self.lock_id}')"
+
+    def take_token(self, token: int) -> str:
+        """A statement: take the token of that number in this transaction; nobody else has it."""
+        return f"SELECT pg_catalog.pg_try_advisory_xact_lock('{token}')"
 
     @property
     def outlast_timeouts(self) -> str:
@@ -107,11 +121,12 @@ class LockSQL(NamedTuple):
             f"WHERE {condition} LIMIT 1"
         )
 
-    def held_by(self, pid: int | None) -> str:
-        """An expression: whether the session of that pid (None: this one) holds the lock."""
+    def still_held(self, held: Held) -> str:
+        """An expression: whether the transaction that took the lock, or else this one, has it."""
+        if held.pid is not None:
+            return f"NOT pg_catalog.pg_try_advisory_xact_lock_shared('{held.token}')"
         return (
-            "EXISTS (SELECT FROM pg_catalog.pg_locks l "
-            f"WHERE {self._is_lock} AND l.pid = {_SELF if pid is None else pid})"
+            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_lock} AND l.pid = {_SELF})"
         )
 
     def end_session(self, pid: int) -> str:
@@ -129,15 +144,20 @@ class LockSQL(NamedTuple):
     @property
     def fence_held(self) -> str:
         """An expression: whether this very transaction still holds the fence."""
+        # Which database it is of need not be asked of a session's own.
         return (
-            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_fence} AND l.granted "
-            f"AND l.pid = {_SELF})"
+            f"EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE {self._is_fence_somewhere} "
+            f"AND l.granted AND l.pid = {_SELF})"
         )
 
     @property
     def _is_fence(self) -> str:
+        return f"{self._is_fence_somewhere} AND l.database = {_DATABASE}"
+
+    @property
+    def _is_fence_somewhere(self) -> str:
         return (
-            f"l.locktype = 'advisory' AND l.database = {_DATABASE} AND l.classid = {_FLUX} "
+            f"l.locktype = 'advisory' AND l.classid = {_FLUX} "
             f"AND l.objid = {self._fence_id % 2**32} AND l.objsubid = 2"
         )
 

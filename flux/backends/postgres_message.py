@@ -2,7 +2,8 @@
 
 A message holds several statements and costs one round trip. The server parses a message as a
 whole before it runs any of it, so a syntax error runs nothing; positions count from the start
-of the message. `COPY … FROM stdin` ends a message, because its rows follow on the wire.
+of the message. A long script is several messages in one transaction. `COPY … FROM stdin` ends a
+message, too, because its rows follow on the wire.
 
 Many errors carry no position. A *marker* before each statement, a `RAISE INFO` that the server
 sends to the client at once and does not log, says which statement was reached.
@@ -11,13 +12,14 @@ sends to the client at once and does not log, says which statement was reached.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
 from flux.statements import Numbered, Statement, leading_words
 
 _MARKER = re.compile(r"flux marker (\d+)")
+_TIME = re.compile(r"flux time ([\d.]+)")
 
 
 class Segment(NamedTuple):
@@ -40,29 +42,37 @@ class Message(NamedTuple):
     reached: int | None = None
 
 
+#: Characters after which a message ends, lest a long script is in memory again and again: as a
+#: text, encoded, and in the driver's buffer.
+_LONG = 1 << 20
+
+
 class _Writer:
-    """Builds messages, and remembers where each statement comes to lie."""
+    """Builds a message, and remembers where each statement comes to lie."""
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
         self._parts: list[str] = []
         self._segments: list[Segment] = []
         self._length = 0
 
-    def add(self, text: str) -> None:
-        self._parts.append(text)
-        self._length += len(text)
+    @property
+    def is_long(self) -> bool:
+        return self._length >= _LONG
+
+    def add(self, *texts: str) -> None:
+        self._parts += texts
+        self._length += sum(map(len, texts))
 
     def add_statement(self, one: Numbered) -> None:
         number, statement = one
         self._segments.append(Segment(self._length, statement, number))
-        self.add(statement.text + ";\n")
-        if statement.copy_data is not None:
-            self.end_message(statement.copy_data)
+        self.add(statement.text, ";\n")
 
-    def end_message(self, rows: str | None = None) -> None:
-        self.messages.append(Message("".join(self._parts), tuple(self._segments), rows))
+    def end(self, rows: str | None = None) -> Message:
+        """The message, after which another one begins."""
+        message = Message("".join(self._parts), tuple(self._segments), rows)
         self._parts, self._segments, self._length = [], [], 0
+        return message
 
 
 def compose(
@@ -73,7 +83,7 @@ def compose(
     closing: str,
     mark: Callable[[int], str],
     total: int,
-) -> list[Message]:
+) -> Iterator[Message]:
     """The messages for one transaction: `begin`, `opening`, the statements, `closing`.
 
     `mark` gives the SQL before each statement by its number, of `total`, and before `closing`.
@@ -90,10 +100,11 @@ def compose(
     for one in statements[first:]:
         writer.add(mark(one.number))
         writer.add_statement(one)
+        if one.statement.copy_data is not None or writer.is_long:
+            yield writer.end(one.statement.copy_data)
     writer.add(mark(total + 1))
     writer.add(closing)
-    writer.end_message()
-    return writer.messages
+    yield writer.end()
 
 
 def single(one: Numbered) -> Message:
@@ -111,16 +122,23 @@ def segment_at(message: Message, position: int) -> Segment | None:
 
 
 class Reached:
-    """How far a message got: `number` is that of the last statement that a marker told of."""
+    """How far a message got: `number` is that of the last statement that a marker told of.
 
-    def __init__(self, number: int | None) -> None:
+    A message of several migrations tells the time at its start and before each COMMIT; `times`
+    are in seconds, by the server's clock, and `number` is None from there to the next marker.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
         self.number = number
+        self.times: list[float] = []
 
     def hear(self, notice: str) -> bool:
         """Take a notice if it is a marker; whether it is one."""
-        found = _MARKER.search(notice)
-        if found:
+        if found := _MARKER.search(notice):
             self.number = int(found[1])
+        elif found := _TIME.search(notice):
+            self.number = None
+            self.times.append(float(found[1]))
         return found is not None
 
 
@@ -132,3 +150,10 @@ def sets_transaction(one: Numbered) -> bool:
 def marker(number: int) -> str:
     """SQL that tells the client which statement is reached; it needs plpgsql."""
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"
+
+
+#: SQL that tells the client the server's time.
+TIME = (
+    "DO $flux$BEGIN RAISE INFO 'flux time %', "
+    "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()); END$flux$;\n"
+)

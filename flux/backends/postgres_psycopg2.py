@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from psycopg2 import extensions
 
 from flux.backends.postgres_driver import Driver
 from flux.exceptions import ConnectionStateError
-from flux.interruption import in_thread
+from flux.interruption import in_thread, uninterrupted
 
 
 class Psycopg2(Driver):
@@ -76,15 +77,26 @@ class Psycopg2(Driver):
         """Execute one message, in one round trip; `rows` follow a COPY that ends it."""
         data = (rows or "").encode(extensions.encodings[connection.encoding])
         kept = connection.notices
-        connection.notices = _Notices(kept, hear)
-        try:
+        connection.notices = told = deque[str]()
+
+        def execute() -> None:
             with self.cursor(connection) as cursor:
                 if rows is None:
                     cursor.execute(text)
                 else:
                     cursor.copy_expert(text, BytesIO(data))
+
+        try:
+            # The driver decodes the notices once the message has ended, and swallows what is raised
+            # meanwhile.
+            uninterrupted(execute)
         finally:
             connection.notices = kept
+            others = [notice for notice in told if not hear(notice)]
+            for notice in others:
+                kept.append(notice)
+            if others and type(kept) is list:
+                del kept[:-50]  # as the driver keeps its own
 
     @contextmanager
     def lending(self, connection: Any) -> Iterator[None]:
@@ -118,22 +130,6 @@ _TYPES: Final[tuple[Any, ...]] = (
     extensions.LONGINTEGER,
     extensions.UNICODE,
 )
-
-
-class _Notices:
-    """What a connection gives its notices to, in place of `kept`, its own list or the like."""
-
-    def __init__(self, kept: Any, hear: Callable[[str], bool]) -> None:
-        self._kept = kept
-        self._hear = hear
-
-    def append(self, notice: str) -> None:
-        """Take one notice, as the driver calls it."""
-        if self._hear(notice):
-            return
-        self._kept.append(notice)
-        if type(self._kept) is list:
-            del self._kept[:-50]  # as the driver keeps its own
 
 
 DRIVER: Final = Psycopg2()

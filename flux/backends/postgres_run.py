@@ -11,11 +11,18 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import encoding_error, meaning, sqlstate, statement_error
-from flux.backends.postgres_lock import FENCE_LOST, LOCK_BUSY, LOCK_LOST, fail_unless
+from flux.backends.postgres_lock import (
+    BEGIN,
+    FENCE_LOST,
+    LOCK_BUSY,
+    LOCK_LOST,
+    READ_COMMITTED,
+    fail_unless,
+)
 from flux.backends.postgres_message import Message, Reached, compose, marker
 from flux.backends.postgres_outcome import was_committed
 from flux.backends.postgres_watch import name_for, set_name
@@ -28,14 +35,17 @@ from flux.transactions import unwrap
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
 
-#: Whatever the default is: other levels would see the history as it was before the fence.
-READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
-BEGIN = f"BEGIN {READ_COMMITTED};\n"
-
 #: SQLSTATEs after which a transaction is tried again: lock_not_available, deadlock_detected.
 _COME_AGAIN = ("55P03", "40P01")
 #: Deferred constraints are checked while a script's own settings and role are in force.
 CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
+
+
+class Composed(NamedTuple):
+    """A script as it is sent: its statements, without an outermost pair, and the messages."""
+
+    statements: list[Statement]
+    messages: Iterator[Message]
 
 
 class ScriptRun:
@@ -51,32 +61,53 @@ class ScriptRun:
         self.guard = guard
         self.record = record
 
-    def run(self) -> None:
-        """Run it; again, while others hold what it needs."""
-        coming_again(self.backend, self.script, self._run_once)
+    def run(self, failure: Exception | None = None) -> None:
+        """Run it; again, while others hold what it needs.
+
+        `failure` is how a first attempt ended, which was in one message with other scripts.
+        """
+        failures = [] if failure is None else [failure]
+
+        def attempt() -> None:
+            if failures:
+                raise failures.pop()
+            self._run_once()
+
+        coming_again(self.backend, self.script, attempt)
 
     def _run_once(self) -> None:
         backend, script = self.backend, self.script
         backend.session = backend.session.before(script, backend)
-        opening = backend.lock.take_fence + self.guard + self._timeouts()
-        if backend.held.pid is None:
-            opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
-        closing = (
-            CHECK_CONSTRAINTS
-            + backend.session.restore
-            + f"SELECT {fail_unless(backend.lock.fence_held, FENCE_LOST)}, "
-            + f"{fail_unless(backend.lock.held_by(backend.held.pid), LOCK_LOST)};\n"
-            + self.record
-        )
-        patience = self._lock_timeout / 2 or REPORT_AFTER
+        patience = patience_for(backend, script)
         with settled_session(backend), backend.watcher.watching(script, patience=patience):
             try:
                 if script.function is not None:
-                    self._run_function(script.function, opening, closing)
+                    self._run_function(script.function)
                 elif script.text is not None:
-                    self._run_text(script.text, opening, closing)
+                    self._run_text(script.text)
             except (backend.driver_error, StatementError) as error:
                 raise meaning(error) from error.__cause__
+
+    @property
+    def _opening(self) -> str:
+        """What stands at the beginning of its transaction."""
+        backend = self.backend
+        opening = backend.lock.take_fence + self.guard + self._timeouts()
+        if backend.held.pid is None:
+            opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
+        return opening
+
+    @property
+    def _closing(self) -> str:
+        """What stands before its COMMIT. The session is that before it ran."""
+        backend = self.backend
+        return (
+            CHECK_CONSTRAINTS
+            + backend.session.restore
+            + f"SELECT {fail_unless(backend.lock.fence_held, FENCE_LOST)}, "
+            + f"{fail_unless(backend.lock.still_held(backend.held), LOCK_LOST)};\n"
+            + self.record
+        )
 
     def _timeouts(self) -> str:
         """Statements that set the limits of a script's own transaction."""
@@ -87,44 +118,48 @@ class ScriptRun:
         statement = backend.statement_timeout if statement is None else statement
         return (
             (check if backend.held.checks_client else "")
-            + f"SET LOCAL lock_timeout = {round(self._lock_timeout * 1000)};\n"
+            + f"SET LOCAL lock_timeout = {round(lock_timeout(backend, self.script) * 1000)};\n"
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
 
-    @property
-    def _lock_timeout(self) -> float:
-        """Seconds that this script waits for a lock, 0 for any."""
-        given = self.script.directives.lock_timeout
-        return self.backend.lock_timeout if given is None else given
+    def compose(self, text: str, ending: str) -> Composed:
+        """Its text as messages that commit it, which end with `ending`. Pure."""
+        return self._compose(text, self._closing + ending)
 
-    def _run_text(self, text: str, opening: str, closing: str) -> None:
-        backend = self.backend
-        # Behind a pooler, what the application had set is set again before another session may
-        # be the one that answers.
-        is_apart = backend.session.settings is not None and not backend.held.is_direct
+    def _compose(self, text: str, closing: str) -> Composed:
         pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
         statements, modes = unwrap(pieces, "postgres")
         messages = compose(
             numbered(statements),
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
-            opening=opening,
-            closing=CHECK_CONSTRAINTS if is_apart else closing + "COMMIT",
-            mark=marking(backend, self.script, statements, len(statements)),
+            opening=self._opening,
+            closing=closing,
+            mark=marking(self.backend, self.script, statements, len(statements)),
             total=len(statements),
+        )
+        return Composed(statements, messages)
+
+    def _run_text(self, text: str) -> None:
+        backend = self.backend
+        # Behind a pooler, what the application had set is set again before another session may
+        # be the one that answers.
+        is_apart = backend.session.settings is not None and not backend.held.is_direct
+        statements, messages = (
+            self._compose(text, CHECK_CONSTRAINTS) if is_apart else self.compose(text, "COMMIT")
         )
         self.backend.watcher.expect(statements)
         for message in messages:
             send(backend, message, len(statements))
         if is_apart:
             backend.session.settle(backend)
-            backend.run_sql(closing + "COMMIT")
+            backend.run_sql(self._closing + "COMMIT")
 
-    def _run_function(self, function: Callable[[Any], object], opening: str, closing: str) -> None:
+    def _run_function(self, function: Callable[[Any], object]) -> None:
         """In the driver's own transaction, so that its commit and rollback do what they say."""
         backend = self.backend
         backend.dbapi.autocommit = False
         [(transaction,)] = backend.fetch(
-            f"SET TRANSACTION {READ_COMMITTED};\n{opening}SELECT pg_catalog.txid_current()"
+            f"SET TRANSACTION {READ_COMMITTED};\n{self._opening}SELECT pg_catalog.txid_current()"
         )
         try:
             call_function(backend, function)
@@ -136,8 +171,19 @@ class ScriptRun:
             raise
         # Of its settings, client_encoding rules the next message.
         backend.session.settle(backend)
-        backend.run_sql(closing)
+        backend.run_sql(self._closing)
         backend.dbapi.commit()
+
+
+def lock_timeout(backend: PostgresBackend, script: Script) -> float:
+    """Seconds that a script waits for a lock, 0 for any."""
+    given = script.directives.lock_timeout
+    return backend.lock_timeout if given is None else given
+
+
+def patience_for(backend: PostgresBackend, script: Script) -> float:
+    """Seconds after which it is worth a look what a script waits for."""
+    return lock_timeout(backend, script) / 2 or REPORT_AFTER
 
 
 def marking(

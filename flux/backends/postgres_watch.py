@@ -23,7 +23,9 @@ from flux.progress import Blocker, Progress
 _LOOK_WITHIN = 1000  # milliseconds that the server gets for an answer
 _NAME_BYTES = 63  # of an application_name
 _QUERY_PREFIX = 200  # characters; the server keeps 1,024 bytes of a query, if not told otherwise
-_NAME = re.compile(r"flux: (\d+) of \d+( done)?")
+_NAME = re.compile(r"flux: (\d+) of \d+( done)?(?:, (.+))?", re.DOTALL)
+#: Characters of a file's name that the name of a session shows whatever stands before it.
+_SHOWN = 32
 
 _LOOK = """\
 SET LOCAL statement_timeout = {timeout};
@@ -51,11 +53,21 @@ WHERE f.is_there OR s.state = 'active' AND starts_with(s.query, {{statement}})
 ORDER BY f.is_there DESC, s.query_start DESC NULLS LAST LIMIT 1)"""
 
 
+def shown(file: str) -> str:
+    """What of a file's name is sure to stand in `name_for`."""
+    return _plain(file)[:_SHOWN]
+
+
 def name_for(number: int, total: int, file: str) -> str:
     """The application_name while a statement of a file runs; one past the last is the end."""
     where = f"{number} of {total}" if number <= total else f"{total} of {total} done"
-    # The server would take other characters away, and warn of what is too long.
-    return f"flux: {where}, {re.sub(r'[^A-Za-z0-9_. -]', '?', file)}"[:_NAME_BYTES]
+    # The server would warn of what is too long.
+    return f"flux: {where}, {_plain(file)}"[:_NAME_BYTES]
+
+
+def _plain(file: str) -> str:
+    """A name without the characters that the server would take away."""
+    return re.sub(r"[^A-Za-z0-9_. -]", "?", file)
 
 
 def set_name(name: str) -> str:
@@ -136,4 +148,5 @@ def _sight(rows: list[Any]) -> Sight:
     found = _NAME.match(name or "")
     number = int(found[1]) + bool(found[2]) if found else None
     blockers = tuple(Blocker(*row[5:]) for row in rows if row[5] is not None)
-    return Sight(number, query, waits_for, phase, percent, blockers)
+    file = found[3][:_SHOWN] if found and found[3] else None
+    return Sight(number, query, waits_for, phase, percent, blockers, file)

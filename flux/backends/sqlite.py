@@ -67,6 +67,8 @@ _WAYS: dict[str, Way] = {
     "DETACH": "session",
 }
 
+_MENTIONS_PRAGMA = re.compile("pragma", re.IGNORECASE)
+
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
@@ -241,7 +243,7 @@ class SQLiteBackend(MigrationBackend):
     @contextmanager
     def _session(self, script: Script) -> Iterator[None]:
         """The settings that a script runs with; what it changes of them ends with it."""
-        touches_settings = script.text is None or "pragma" in script.text.lower()
+        touches_settings = script.text is None or bool(_MENTIONS_PRAGMA.search(script.text))
         names = _SESSION_PRAGMAS if touches_settings else ("foreign_keys",)
         before = {name: self.fetch(f"PRAGMA {name}") for name in names}
         on = "ON" if script.directives.foreign_keys else "OFF"

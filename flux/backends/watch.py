@@ -3,31 +3,36 @@
 A thread wakes up twice a second and reports where the script is: what the runner's own thread has
 said of it, and what the database says, where a backend can ask. It never raises into what it
 watches: a migration does not fail because it could not be watched.
+
+One thread watches all scripts of a batch, and ends by itself soon after the last. A thread for
+each would have to be started and waited for each time: where the machine is busy, that takes
+longer than most migrations.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from flux.migration import Script
 from flux.progress import REPORT_AFTER, Blocker, Progress, first_words
 from flux.statements import Statement
 
-if TYPE_CHECKING:
-    import threading
-
 #: Seconds between two looks, and that a look gets to end when what it looks at is over.
 _LOOK_EVERY = 0.5
 _END_WITHIN = 2.0
+#: Seconds after which the thread looks whether another script runs by now, or none.
+_TICK = 0.25
 
 
 class Sight(NamedTuple):
     """What a database says of what runs; the fields are those of `Progress`.
 
-    `number` is None where the database does not know; `query` is what the session runs.
+    `number` is None where the database does not know; `query` is what the session runs. `file`
+    says which script it is, of those that run one after the other.
     """
 
     number: int | None = None
@@ -36,6 +41,26 @@ class Sight(NamedTuple):
     phase: str | None = None
     percent: int | None = None
     blockers: tuple[Blocker, ...] = ()
+    file: str | None = None
+
+
+class Watched(NamedTuple):
+    """A script that runs, and its statements in order."""
+
+    script: Script
+    statements: Sequence[Statement]
+
+
+class _Watch:
+    """The time that one script runs. The watcher's lock guards `has_begun`."""
+
+    def __init__(self, patience: float) -> None:
+        self.look_at = time.monotonic() + patience
+        #: Whether the thread has begun to look.
+        self.has_begun = False
+        #: Whether the script has ended, and whether the thread looks no more.
+        self.over = threading.Event()
+        self.left = threading.Event()
 
 
 class Watcher:
@@ -47,8 +72,15 @@ class Watcher:
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self._report = report
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        #: Of the script that runs now.
+        self._watch: _Watch | None = None
         self._script: Script
         self._statements: Sequence[Statement] = ()
+        #: Those that come after it in the same message, by what a look calls them.
+        self._following: Mapping[str, Watched] = {}
         self._started = 0.0
         #: The statement that is reached, and when; one value, because two threads share it.
         self._reached: tuple[int | None, float] = (None, 0.0)
@@ -61,29 +93,26 @@ class Watcher:
 
         Ends within seconds of what it watches, also when the database does not answer.
         """
-        import threading
-
         self._script, self._statements, self.seen = script, (), Sight()
+        self._following = {}
         self._started = time.monotonic()
         self._reached = (None, self._started)
-        over = threading.Event()
-        first = min(patience, REPORT_AFTER)
-        thread = threading.Thread(
-            target=self._run, args=(over, first), name="flux-watcher", daemon=True
-        )
-        thread.start()
+        watch = _Watch(min(patience, REPORT_AFTER))
+        self._begin(watch)
+        if patience < _TICK:
+            self._wake.set()
         try:
             yield
         finally:
-            over.set()
-            thread.join(_END_WITHIN)
-            if thread.is_alive():
-                self.hang_up()
-                thread.join(_END_WITHIN)
+            self._end(watch)
 
     def expect(self, statements: Sequence[Statement]) -> None:
         """Note which statements the script will run, in order."""
         self._statements = statements
+
+    def expect_all(self, watched: Mapping[str, Watched]) -> None:
+        """Note which scripts will run one after the other, by what a look calls their `file`."""
+        self._following = watched
 
     def reach(self, number: int) -> None:
         """Note that a statement (1-based) starts now; one more than there are is the end."""
@@ -108,24 +137,69 @@ class Watcher:
     def hang_up(self) -> None:
         """End a look that hangs. Called from another thread."""
 
-    def _run(self, over: threading.Event, pause: float) -> None:
-        if over.wait(pause):
+    # The thread ------------------------------------------------------------------------------
+
+    def _begin(self, watch: _Watch) -> None:
+        with self._lock:
+            self._watch = watch
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, name="flux-watcher", daemon=True)
+                self._thread.start()
+
+    def _end(self, watch: _Watch) -> None:
+        watch.over.set()
+        with self._lock:
+            self._watch = None
+        if not watch.has_begun or watch.left.wait(_END_WITHIN):
             return
-        looked = self._started
+        self.hang_up()
+        if not watch.left.wait(_END_WITHIN):
+            self._thread = None  # it hangs: the next script gets another one
+
+    def _work(self) -> None:
+        """Look at each script that runs for longer than its patience, until none runs."""
+        while True:
+            with self._lock:
+                watch = self._watch
+                if self._thread is not threading.current_thread():
+                    return
+                if watch is None:
+                    self._thread = None
+                    return
+                pause = watch.look_at - time.monotonic()
+                watch.has_begun = pause <= 0
+            if pause > 0:
+                self._wake.wait(min(pause, _TICK))
+                self._wake.clear()
+                continue
+            try:
+                self._look_at(watch)
+            finally:
+                watch.left.set()
+
+    def _look_at(self, watch: _Watch) -> None:
+        began = looked = self._started
         with self.looking() as look:
-            while not over.is_set():
+            while not watch.over.is_set():
                 before, looked = looked, time.monotonic()
                 sight = look()
-                if over.is_set():
+                if watch.over.is_set():
                     return
                 self.seen = sight
-                if sight.number not in (None, self._reached[0]):
-                    # It was reached at some time since the last look.
-                    self._reached = (sight.number, before)
-                progress = self._progress(sight)
-                if progress.elapsed >= REPORT_AFTER:
-                    self._report(progress)
-                over.wait(_LOOK_EVERY)
+                self._follow(sight, before)
+                # Not by the clock of the script: of many short ones the first is told of, too.
+                if time.monotonic() - began >= REPORT_AFTER:
+                    self._report(self._progress(sight))
+                watch.over.wait(_LOOK_EVERY)
+
+    def _follow(self, sight: Sight, before: float) -> None:
+        """Note what is reached; it was at some time since the look before."""
+        watched = self._following.get(sight.file or "")
+        if watched is not None and watched.script is not self._script:
+            self._script, self._statements = watched
+            self._started, self._reached = before, (sight.number, before)
+        elif sight.number not in (None, self._reached[0]):
+            self._reached = (sight.number, before)
 
     def _progress(self, sight: Sight) -> Progress:
         number, since = self._reached

@@ -1,0 +1,243 @@
+"""Several migrations on PostgreSQL in one message: one round trip for all of them.
+
+Each is in a transaction of its own, as it would be alone: BEGIN, the fence, its guard, its text,
+the check that the lock is still ours, its record, COMMIT. The server ends a message at the first
+error; those before it are committed. Which ones they are is read in the history after any error:
+a marker before each COMMIT only says that it was reached.
+
+The server parses a message before it runs any of it. Where that fails, those before the faulty one
+go once more, and then that one alone, so that the error is the one that it has alone. One that
+others keep from a lock comes again alone; the message was its first attempt.
+
+Whatever may need more than one message, or the session for itself, goes alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Sequence
+from itertools import accumulate, pairwise, takewhile
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from flux.backends.postgres_errors import meaning, statement_error
+from flux.backends.postgres_leftovers import Leftovers
+from flux.backends.postgres_lock import BEGIN
+from flux.backends.postgres_message import TIME, Message, Reached
+from flux.backends.postgres_run import ScriptRun, patience_for, settled_session
+from flux.backends.postgres_watch import shown
+from flux.backends.watch import Watched
+from flux.exceptions import DatabaseUnavailableError
+from flux.migration import Migration
+from flux.plan import Step
+from flux.statements import Statement
+
+if TYPE_CHECKING:
+    from flux.backends.postgres import PostgresBackend
+
+#: Migrations in a message: a server that logs its statements writes the whole message for each of
+#: them. After a slow one there are fewer, and then that many times more.
+_MOST = 50
+_GROWTH = 4
+#: Seconds that a message should take, and the characters of the texts in it.
+_SECONDS = 1.0
+_CHARACTERS = 256 * 1024
+#: Seconds; a script that waits no longer for a lock is watched more closely, and so alone.
+_LEAST_PATIENCE = 0.5
+
+_START = f"{BEGIN}{TIME}COMMIT;\n"
+_END = f"{TIME}COMMIT;\n"
+
+
+class Pace:
+    """How many migrations go into the next message, by how long those before took."""
+
+    def __init__(self) -> None:
+        self.most = _MOST
+
+    def note(self, count: int, seconds: float) -> None:
+        """Take how long a message of so many has taken."""
+        in_time = int(_SECONDS * count / max(seconds, 1e-9))
+        self.most = max(1, min(in_time, _GROWTH * self.most, _MOST))
+
+
+def count_together(backend: PostgresBackend, steps: Sequence[Step], pace: Pace) -> int:
+    """How many of the next steps go in one message, at least one. Opens nothing."""
+    held = backend.held
+    if held.pid is None or not held.can_mark or backend.session.settings is not None:
+        return 1
+    characters = 0
+    files: set[str] = set()
+    for count, step in enumerate(steps[: pace.most]):
+        text = _text_for_company(backend, step)
+        file = shown(_file(step))
+        if text is None or file in files or characters + len(text) > _CHARACTERS:
+            return max(1, count)
+        characters += len(text)
+        files.add(file)
+    return min(len(steps), pace.most)
+
+
+def _text_for_company(backend: PostgresBackend, step: Step) -> str | None:
+    """The text of a step that may share a message with others; None of one that goes alone."""
+    script = step.script
+    if not isinstance(step.subject, Migration) or step.half is not None or script.text is None:
+        return None
+    if script.directives.no_transaction or Leftovers.of(script).kinds:
+        return None
+    if len(script.text) > _CHARACTERS:
+        return None
+    text = script.text.lower()
+    is_copy = "copy" in text and "std" in text  # its rows would follow the message
+    if is_copy or "application_name" in text:
+        return None
+    if patience_for(backend, script) < _LEAST_PATIENCE:
+        return None
+    return script.text
+
+
+def _file(step: Step) -> str:
+    return step.script.path.rpartition("/")[2]
+
+
+class _Part(NamedTuple):
+    """A migration in a message: its step, what runs it alone, and what of the message it is."""
+
+    step: Step
+    run: ScriptRun
+    statements: list[Statement]
+    message: Message
+
+
+class BundleRun:
+    """Runs steps that `count_together` has found to go together.
+
+    `note` is called with the seconds of each one that is done, in order. Raises what `ScriptRun`
+    raises, of the first that is not done.
+    """
+
+    def __init__(
+        self,
+        backend: PostgresBackend,
+        steps: Sequence[Step],
+        pace: Pace,
+        note: Callable[[float], None],
+    ) -> None:
+        self._backend = backend
+        self._pace = pace
+        self._note = note
+        # None of them leaves anything but settings.
+        backend.session = backend.session.before(steps[0].script, backend)
+        self._parts = [self._part(step) for step in steps]
+
+    def _part(self, step: Step) -> _Part:
+        backend, script = self._backend, step.script
+        around = backend.sql.apply if step.action == "apply" else backend.sql.undo
+        run = ScriptRun(backend, script, *around(cast("Migration", step.subject)))
+        statements, [message] = run.compose(script.text or "", _END)
+        return _Part(step, run, statements, message)
+
+    def run(self) -> None:
+        """Run them all."""
+        parts = self._parts
+        while parts:
+            parts = parts[self._run_some(parts) :]
+
+    def _run_some(self, parts: Sequence[_Part]) -> int:
+        """Run some of the parts, the first at least; how many."""
+        if len(parts) == 1:
+            self._run_alone(parts[0])
+            return 1
+        reached = Reached()
+        text = _START + "".join(part.message.text for part in parts)
+        started = time.perf_counter()
+        try:
+            self._send(parts, text, reached)
+        except self._backend.driver_error as error:
+            return self._after(parts, reached, error)
+        except KeyboardInterrupt:
+            self._note_times(reached, self._count_done(parts, reached))
+            raise
+        self._note_times(reached, len(parts))
+        self._pace.note(len(parts), time.perf_counter() - started)
+        return len(parts)
+
+    def _send(self, parts: Sequence[_Part], text: str, reached: Reached) -> None:
+        backend, first = self._backend, parts[0]
+        patience = min(patience_for(backend, part.run.script) for part in parts)
+        script = first.step.script
+        with settled_session(backend), backend.watcher.watching(script, patience=patience):
+            backend.watcher.expect(first.statements)
+            backend.watcher.expect_all(
+                {
+                    shown(_file(part.step)): Watched(part.run.script, part.statements)
+                    for part in parts
+                }
+            )
+            backend.driver.send(backend.dbapi, text, None, reached.hear)
+
+    def _run_alone(self, part: _Part, failure: Exception | None = None) -> None:
+        started = time.perf_counter()
+        part.run.run(failure)
+        self._note(time.perf_counter() - started)
+
+    def _note_times(self, reached: Reached, count: int) -> None:
+        taken = [max(0.0, after - before) for before, after in pairwise(reached.times)]
+        for seconds in [*taken, *[0.0] * count][:count]:
+            self._note(seconds)
+
+    def _after(self, parts: Sequence[_Part], reached: Reached, error: Exception) -> int:
+        """Go on after an error, or raise it; how many of the parts are done."""
+        if not self._backend.dbapi.closed and not reached.times:
+            # Nothing of the message ran.
+            if before := _place(parts, error):
+                return self._run_some(parts[:before])
+            self._run_alone(parts[0])
+            return 1
+        done = self._count_done(parts, reached)
+        self._note_times(reached, done)
+        if done == len(parts):
+            return done
+        part = _moved(parts, done)
+        number = reached.number if done == len(reached.times) - 1 else None
+        failure = statement_error(error, part.message, len(part.statements), number)
+        failure.__cause__ = error
+        self._run_alone(part, meaning(failure))
+        return done + 1
+
+    def _count_done(self, parts: Sequence[_Part], reached: Reached) -> int:
+        """How many of the parts are done. Reads the history, if the connection still can."""
+        backend = self._backend
+        ended = max(0, len(reached.times) - 1)
+        if not backend.dbapi.closed:
+            try:
+                applied = backend.read_state().applied
+            except DatabaseUnavailableError:
+                backend.dbapi.close()  # so that a new connection reads it
+            else:
+                committed = takewhile(lambda part: _is_done(part.step, applied), parts[:ended])
+                return sum(1 for _ in committed)
+        # Where the next one has begun, the last one is committed.
+        return ended if reached.number is not None else max(0, ended - 1)
+
+
+def _is_done(step: Step, applied: Container[str]) -> bool:
+    return (step.name in applied) == (step.action == "apply")
+
+
+def _place(parts: Sequence[_Part], error: Any) -> int:
+    """Which of the parts an error lies in; the first where it does not say."""
+    position = int(error.diag.statement_position or 1) - 1
+    return sum(start <= position for start in _starts(parts)[1:])
+
+
+def _starts(parts: Sequence[_Part]) -> list[int]:
+    """Where each of the parts begins in their message."""
+    lengths = (len(part.message.text) for part in parts[:-1])
+    return list(accumulate(lengths, initial=len(_START)))
+
+
+def _moved(parts: Sequence[_Part], index: int) -> _Part:
+    """A part whose segments count from the start of the message of all."""
+    start, message = _starts(parts)[index], parts[index].message
+    segments = tuple(one._replace(start=one.start + start) for one in message.segments)
+    return parts[index]._replace(message=message._replace(segments=segments))
