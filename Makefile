@@ -1,6 +1,6 @@
 # Verbs; each one's work is in scripts/. Arguments: make test ARGS='-k postgres -x'
 VERBS = install lint check format test test-psycopg test-pythons test-postgres test-dependencies test-django \
-    test-wheel test-image bench-template coverage demo docs clean
+    test-wheel test-image bench bench-quick coverage demo docs clean
 .PHONY: help types $(VERBS)
 
 help:
@@ -38,8 +38,11 @@ test-dependencies:
 coverage:
 	@scripts/coverage $(ARGS)
 
-bench-template:
-	@scripts/bench-template $(ARGS)
+bench:
+	@scripts/bench $(ARGS)
+
+bench-quick:
+	@scripts/bench-quick $(ARGS)
 
 demo:
 	@scripts/demo

@@ -52,14 +52,15 @@ UNPRIVILEGED = (
     " --inh-caps=+dac_override --ambient-caps=+dac_override"
 )
 
-# Fast, because nothing needs to outlive the session; all else is as a user's server would have it.
 _SETTINGS = """
-fsync = off
-full_page_writes = off
 listen_addresses = '127.0.0.1'
 lc_messages = 'C'
 log_line_prefix = '%m [%p] %q(%a) '
 """
+#: Options of a server from which nothing needs to outlive the session; and of one that writes to
+#: the disk as users' servers do, which pytest_postgresql turns off.
+FAST = "-c fsync=off -c full_page_writes=off"
+DURABLE = "-c fsync=on"
 
 
 class ServerUnavailableError(Exception):
@@ -290,8 +291,8 @@ def _executable(pg_ctl: Path, directory: Path) -> Path:
 
 
 @contextmanager
-def running_server(named: str | None) -> Iterator[PostgresServer]:
-    """Run a server of its own until the block ends.
+def running_server(named: str | None, options: str = FAST) -> Iterator[PostgresServer]:
+    """Run a server of its own until the block ends; but for `options`, it is as users have theirs.
 
     It listens on 127.0.0.1 and a socket in the temporary directory, and asks for a password: the
     machine may have other users, and a superuser can run programs.
@@ -316,6 +317,7 @@ def running_server(named: str | None) -> Iterator[PostgresServer]:
             unixsocketdir=str(directory.parent),
             logfile=str(directory / "server.log"),
             startparams="-w",
+            postgres_options=options,
             dbname="postgres",
             user="postgres",
             password=secrets.token_hex(8),

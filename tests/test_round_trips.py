@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
@@ -9,6 +10,7 @@ from io import StringIO
 import psycopg2
 import pytest
 
+import flux
 from flux.backends import postgres_bundle
 from tests import driver
 from tests.postgres_project import PostgresProject
@@ -115,6 +117,34 @@ def test_with_nothing_to_do(
     assert wire.round_trips - connecting == queries
 
 
+@pytest.mark.parametrize("command", ["apply", "status", "validate", "plan"])
+def test_with_nothing_to_do_the_history_is_read_and_nothing_else(
+    pg: PostgresProject, command: str
+) -> None:
+    """All that the server is asked is one SELECT, for a second at most: no lock, no write."""
+    pg.add(_migrations(10))
+    pg.apply()
+    pg.configure(url=pg.postgres.url_with(log_statement="all"))
+    with pg.postgres.server.recording() as messages:
+        pg.succeed(command)
+    [message] = messages
+    setting, query = message.text.split(";\n")
+    assert setting == "SET LOCAL lock_timeout = 1000"
+    assert query.startswith("SELECT h.id, h.hash")
+    assert not re.search(r"(?i)\w*lock\w*\(|\b(insert|update|delete|for share)\b", query)
+
+
+def test_inside_a_program_nothing_to_do_is_one_query_too(
+    pg: PostgresProject, wire: Wire, connecting: int
+) -> None:
+    pg.add(_migrations(10))
+    pg.apply()
+    wire.connections.clear()
+    assert flux.apply(config="flux.toml").steps == ()
+    [connection] = wire.connections
+    assert connection.round_trips - connecting == 1
+
+
 def test_undos_share_one_too(pg: PostgresProject, wire: Wire, connecting: int) -> None:
     pg.add(_migrations(100))
     pg.add({f"{number:03}_table.undo.sql": f"DROP TABLE t{number};\n" for number in range(100)})
@@ -135,3 +165,19 @@ def test_what_the_proxy_counts(pg: PostgresProject, wire: Wire, connecting: int)
         cursor.copy_expert("COPY (SELECT 1) TO STDOUT", StringIO())
         assert wire.round_trips - before == 3
     assert connecting > 0
+
+
+def test_a_long_way_changes_no_count(pg: PostgresProject) -> None:
+    """All that is under way arrives, in order, the end included."""
+    server = pg.postgres.server
+    with counting_proxy(server.host, server.port, way=0.005) as wire:
+        through = f"@127.0.0.1:{wire.port}/"
+        url = pg.postgres.url.replace(f"@127.0.0.1:{server.port}/", through)
+        with closing(psycopg2.connect(url)) as connection:
+            connection.autocommit = True
+            before = wire.round_trips
+            cursor = connection.cursor()
+            for number in range(3):
+                cursor.execute("SELECT repeat(%s, 1000000)", [str(number)])
+                assert cursor.fetchall() == [(str(number) * 1_000_000,)]
+            assert wire.round_trips - before == 3

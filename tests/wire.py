@@ -1,9 +1,13 @@
-"""TCP proxies between clients and a server: one counts round trips, one breaks a connection."""
+"""TCP proxies between clients and a server: one counts round trips, and can make the way long; one
+breaks a connection.
+"""
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -56,13 +60,18 @@ def outer_address() -> str | None:
 
 
 @contextmanager
-def counting_proxy(host: str, port: int, *, at: str = "127.0.0.1") -> Iterator[Wire]:
-    """A proxy on a free port of the address `at`, before the server at `host` and `port`."""
+def counting_proxy(
+    host: str, port: int, *, at: str = "127.0.0.1", way: float = 0
+) -> Iterator[Wire]:
+    """A proxy on a free port of the address `at`, before the server at `host` and `port`.
+
+    `way` is how many seconds everything is under way longer, in each direction.
+    """
     with socket.create_server((at, 0)) as listener:
         wire = Wire(listener.getsockname()[1])
 
         def count(client: socket.socket, server: tuple[str, int]) -> None:
-            _connect(client, server, wire)
+            _connect(client, server, wire, way)
 
         accept = threading.Thread(
             target=_accept_each, args=(listener, (host, port), count), daemon=True
@@ -86,25 +95,62 @@ def _accept_each(
         threading.Thread(target=serve, args=(client, server), daemon=True).start()
 
 
-def _connect(client: socket.socket, address: tuple[str, int], wire: Wire) -> None:
+def _connect(client: socket.socket, address: tuple[str, int], wire: Wire, way: float) -> None:
     connection = Connection()
     wire.connections.append(connection)
     with client, socket.create_connection(address) as server:
-        back = threading.Thread(target=_pump, args=(server, client, connection.server_speaks))
-        back.start()
-        _pump(client, server, connection.client_speaks)
-        back.join()
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with _sending(server, way) as there, _sending(client, way) as back:
+            answers = threading.Thread(target=_pump, args=(server, back, connection.server_speaks))
+            answers.start()
+            _pump(client, there, connection.client_speaks)
+            answers.join()
 
 
-def _pump(source: socket.socket, sink: socket.socket, note: Callable[[], None]) -> None:
+def _pump(source: socket.socket, send: _Send, note: Callable[[], None]) -> None:
     """Pass on what comes, and note it before the other side can answer; then the end."""
     try:
         while data := source.recv(65536):
             note()
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
+            send(data)
+        send(b"")
     except OSError:
         pass  # one of the two has hung up
+
+
+#: Sends bytes on; no bytes are the end of what is sent.
+_Send = Callable[[bytes], None]
+
+
+@contextmanager
+def _sending(sink: socket.socket, way: float) -> Iterator[_Send]:
+    """What sends to a socket at once; or `way` seconds later, by a thread of its own."""
+
+    def send(data: bytes) -> None:
+        if data:
+            sink.sendall(data)
+        else:
+            sink.shutdown(socket.SHUT_WR)
+
+    if not way:
+        yield send
+        return
+    under_way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+
+    def arrive() -> None:
+        data = b"any"
+        while data:
+            due, data = under_way.get()
+            time.sleep(max(0, due - time.monotonic()))
+            with suppress(OSError):  # the other side has hung up
+                send(data)
+
+    arriving = threading.Thread(target=arrive)
+    arriving.start()
+    yield lambda data: under_way.put((time.monotonic() + way, data))
+    under_way.put((0, b""))
+    arriving.join()
 
 
 # Breaking -----------------------------------------------------------------------------------
