@@ -472,12 +472,13 @@ def _read_bytes(path: str) -> bytes:
     file = os.open(path, _READING)
     try:
         content = os.read(file, _SMALL)
-        if not os.read(file, 1):
+        more = os.read(file, 1)
+        if not more:
             return content
+        with open(file, "rb", closefd=False) as rest:
+            return b"".join((content, more, rest.read()))
     finally:
         os.close(file)
-    with open(path, "rb") as whole:
-        return whole.read()
 
 
 def run_python(path: str, importable: Importable) -> PythonFile:

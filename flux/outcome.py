@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from flux.backends.base import MigrationBackend
@@ -57,7 +56,8 @@ def look_after(
     if not is_broken:
         return Aftermath("no effect", half)
     outcomes = [outcome_of(step, step.script, states[-1]) for step in steps]
-    done = sum(1 for _ in takewhile("took effect".__eq__, outcomes))
+    # They ran in order: before one that took effect, all did, whatever became of their rows.
+    done = max((n for n, one in enumerate(outcomes, 1) if one == "took effect"), default=0)
     return Aftermath(outcomes[min(done, len(steps) - 1)], half, done, names)
 
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5, sha256
 from pathlib import Path
 
@@ -1022,3 +1023,22 @@ def test_a_file_that_changed_is_read_anew(fill: Fill) -> None:
     assert "1 | b_b = 2 / 0" in str(_error())
     fill({"x.py": "def apply(): return 'x'"})
     assert _script().text == "x"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in directories")
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    """Whoever writes it may do so in pieces; it cannot be opened twice."""
+    path = tmp_path / "x.sql"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("w", encoding="utf-8", buffering=1) as pipe:
+            for number in range(2000):
+                pipe.write(f"INSERT INTO t VALUES ({number}, 'a text that takes some room');\n")
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write)
+        script = directory.read_sql(str(path))
+        writing.result()
+    assert (script.text or "").count("INSERT") == 2000
+    assert (script.text or "").startswith("INSERT INTO t VALUES (0,")

@@ -363,6 +363,38 @@ def test_what_fails_at_run_time_runs_once(pg: PostgresProject) -> None:
     assert pg.query("SELECT last_value FROM runs") == [(1,)]
 
 
+def test_a_text_of_many_short_statements(pg: PostgresProject) -> None:
+    """What flux writes around each is longer than all of the text."""
+    pg.add({**five(m002="SELECT 1;\n" * 7000), "002.undo.sql": "SELECT 1;\n" * 7000})
+    with sending(pg) as sent:
+        assert pg.apply().applied == FIVE
+    assert sent == [list(FIVE)]
+
+
+def test_a_row_that_a_later_one_deletes(pg: PostgresProject) -> None:
+    """What ran does not run again, and the one that fails is told of."""
+    pg.query("CREATE TABLE runs (a int)")
+    pg.add(
+        five(
+            m002="INSERT INTO runs VALUES (2);",
+            m004="DELETE FROM _flux_migrations WHERE id = '002';",
+            m005="SELECT 1 / 0;",
+        )
+    )
+    error = failing(pg)
+    assert (error.id, error.done) == ("005", FIVE[:4])
+    assert pg.query("SELECT a FROM runs") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "words", ["influx time 10.30.00", "flux time 10.30.00", "flux marker", "the flux marker 7"]
+)
+def test_a_notice_that_reads_like_one_of_flux_s(pg: PostgresProject, words: str) -> None:
+    pg.add(five(m002=f"DO $$BEGIN RAISE INFO '{words}'; END$$;", m004="SELECT 1 / 0;"))
+    error = failing(pg)
+    assert (error.id, error.done) == ("004", FIVE[:3])
+
+
 @pytest.mark.parametrize("open_end", ["SELECT 1 /* open", "SELECT 'open", "SELECT $x$ open", "("])
 def test_a_text_that_is_left_open_reaches_no_other(pg: PostgresProject, open_end: str) -> None:
     """It is refused before anything runs."""

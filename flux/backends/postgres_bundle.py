@@ -2,8 +2,8 @@
 
 Each is in a transaction of its own, as it would be alone: BEGIN, the fence, its guard, its text,
 the check that the lock is still ours, its record, COMMIT. The server ends a message at the first
-error; those before it are committed. Which ones they are is read in the history after any error:
-a marker before each COMMIT only says that it was reached.
+error; those before it are committed. A marker before each COMMIT says that it was reached; of the
+last one that reached it, the history says whether it is committed.
 
 The server parses a message before it runs any of it. Where that fails, those before the faulty one
 go once more, and then that one alone, so that the error is the one that it has alone. One that
@@ -14,9 +14,10 @@ Whatever may need more than one message, or the session for itself, goes alone.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Container, Sequence
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flux.backends.postgres_errors import meaning, statement_error
@@ -133,7 +134,7 @@ class BundleRun:
         backend, script = self._backend, step.script
         around = backend.sql.apply if step.action == "apply" else backend.sql.undo
         run = ScriptRun(backend, script, *around(cast("Migration", step.subject)))
-        statements, [message] = run.compose(script.text or "", _END)
+        statements, [message] = run.compose(script.text or "", _END, longest=sys.maxsize)
         return _Part(step, run, statements, message)
 
     def run(self) -> None:
@@ -205,19 +206,21 @@ class BundleRun:
         return done + 1
 
     def _count_done(self, parts: Sequence[_Part], reached: Reached) -> int:
-        """How many of the parts are done. Reads the history, if the connection still can."""
+        """How many of the parts are done.
+
+        Where the next one has begun, one is committed, whatever became of its row. Of the last one
+        that came to its COMMIT, the history is asked, if the connection still can.
+        """
         backend = self._backend
-        ended = max(0, len(reached.times) - 1)
+        ended = len(reached.times) - 1
+        if ended < 1 or reached.number is not None:
+            return max(0, ended)
         if not backend.dbapi.closed:
             try:
-                applied = backend.read_state().applied
+                return ended - 1 + _is_done(parts[ended - 1].step, backend.read_state().applied)
             except DatabaseUnavailableError:
                 backend.dbapi.close()  # so that a new connection reads it
-            else:
-                committed = takewhile(lambda part: _is_done(part.step, applied), parts[:ended])
-                return sum(1 for _ in committed)
-        # Where the next one has begun, the last one is committed.
-        return ended if reached.number is not None else max(0, ended - 1)
+        return ended - 1
 
 
 def _is_done(step: Step, applied: Container[str]) -> bool:

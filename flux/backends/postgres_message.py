@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from flux.statements import Numbered, Statement, leading_words
 
-_MARKER = re.compile(r"flux marker (\d+)")
-_TIME = re.compile(r"flux time ([\d.]+)")
+#: A whole notice, whose level may be in any language: a script's own may have such words in it.
+_MARKER = re.compile(r"[^\n:]*:\s+flux (marker|time) (\d+)(?:\n|\Z)")
 
 
 class Segment(NamedTuple):
@@ -44,7 +44,7 @@ class Message(NamedTuple):
 
 #: Characters after which a message ends, lest a long script is in memory again and again: as a
 #: text, encoded, and in the driver's buffer.
-_LONG = 1 << 20
+LONG = 1 << 20
 
 
 class _Writer:
@@ -53,25 +53,21 @@ class _Writer:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._segments: list[Segment] = []
-        self._length = 0
-
-    @property
-    def is_long(self) -> bool:
-        return self._length >= _LONG
+        self.length = 0
 
     def add(self, *texts: str) -> None:
         self._parts += texts
-        self._length += sum(map(len, texts))
+        self.length += sum(map(len, texts))
 
     def add_statement(self, one: Numbered) -> None:
         number, statement = one
-        self._segments.append(Segment(self._length, statement, number))
+        self._segments.append(Segment(self.length, statement, number))
         self.add(statement.text, ";\n")
 
     def end(self, rows: str | None = None) -> Message:
         """The message, after which another one begins."""
         message = Message("".join(self._parts), tuple(self._segments), rows)
-        self._parts, self._segments, self._length = [], [], 0
+        self._parts, self._segments, self.length = [], [], 0
         return message
 
 
@@ -83,10 +79,12 @@ def compose(
     closing: str,
     mark: Callable[[int], str],
     total: int,
+    longest: int = LONG,
 ) -> Iterator[Message]:
     """The messages for one transaction: `begin`, `opening`, the statements, `closing`.
 
     `mark` gives the SQL before each statement by its number, of `total`, and before `closing`.
+    A message ends behind the statement with which it has `longest` characters or more.
 
     A SET TRANSACTION that the statements start with comes before `opening`: it must come
     before any query.
@@ -100,7 +98,7 @@ def compose(
     for one in statements[first:]:
         writer.add(mark(one.number))
         writer.add_statement(one)
-        if one.statement.copy_data is not None or writer.is_long:
+        if one.statement.copy_data is not None or writer.length >= longest:
             yield writer.end(one.statement.copy_data)
     writer.add(mark(total + 1))
     writer.add(closing)
@@ -134,12 +132,16 @@ class Reached:
 
     def hear(self, notice: str) -> bool:
         """Take a notice if it is a marker; whether it is one."""
-        if found := _MARKER.search(notice):
-            self.number = int(found[1])
-        elif found := _TIME.search(notice):
+        found = _MARKER.match(notice)
+        if found is None:
+            return False
+        kind, number = found.groups()
+        if kind == "marker":
+            self.number = int(number)
+        else:
             self.number = None
-            self.times.append(float(found[1]))
-        return found is not None
+            self.times.append(int(number) / 1_000_000)
+        return True
 
 
 def sets_transaction(one: Numbered) -> bool:
@@ -152,8 +154,8 @@ def marker(number: int) -> str:
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"
 
 
-#: SQL that tells the client the server's time.
+#: SQL that tells the client the server's time, in microseconds since 1970.
 TIME = (
-    "DO $flux$BEGIN RAISE INFO 'flux time %', "
-    "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()); END$flux$;\n"
+    "DO $flux$BEGIN RAISE INFO 'flux time %', pg_catalog.int8("
+    "1000000 * pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())); END$flux$;\n"
 )

@@ -23,7 +23,7 @@ from flux.backends.postgres_lock import (
     READ_COMMITTED,
     fail_unless,
 )
-from flux.backends.postgres_message import Message, Reached, compose, marker
+from flux.backends.postgres_message import LONG, Message, Reached, compose, marker
 from flux.backends.postgres_outcome import was_committed
 from flux.backends.postgres_watch import name_for, set_name
 from flux.backends.signals import StatementError, TransactionEndedError
@@ -122,11 +122,11 @@ class ScriptRun:
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
 
-    def compose(self, text: str, ending: str) -> Composed:
+    def compose(self, text: str, ending: str, longest: int = LONG) -> Composed:
         """Its text as messages that commit it, which end with `ending`. Pure."""
-        return self._compose(text, self._closing + ending)
+        return self._compose(text, self._closing + ending, longest)
 
-    def _compose(self, text: str, closing: str) -> Composed:
+    def _compose(self, text: str, closing: str, longest: int = LONG) -> Composed:
         pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
         statements, modes = unwrap(pieces, "postgres")
         messages = compose(
@@ -136,6 +136,7 @@ class ScriptRun:
             closing=closing,
             mark=marking(self.backend, self.script, statements, len(statements)),
             total=len(statements),
+            longest=longest,
         )
         return Composed(statements, messages)
 
