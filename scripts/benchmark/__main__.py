@@ -57,7 +57,7 @@ NAMES = {peer.name: peer for peer in PEERS}
 def main(words: Sequence[str]) -> int:
     """Measure, print a table, and write the same as JSON; 1 where a work could not be done."""
     given = _parser().parse_args(words)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the server, too
+    signal.signal(signal.SIGTERM, _end)
     extent = Extent(given.smaller, given.rounds)
     team, notes = _team(given)
     rows: list[Row] = []
@@ -82,6 +82,12 @@ def main(words: Sequence[str]) -> int:
         report.publish(data, report.PAGE)
         print(f"written: {report.PAGE}, and the same as JSON beside it")
     return 1 if notes else 0
+
+
+def _end(*_: object) -> None:
+    """End, and the server too; another signal meanwhile does not stop what tidies up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
 
 
 def _parser() -> argparse.ArgumentParser:
