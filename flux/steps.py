@@ -32,6 +32,55 @@ def _call(act: Callable[[], None]) -> None:
     act()
 
 
+class _Bundle:
+    """Steps that go to the database together: which of them are done, and which are told of.
+
+    `done` gets the result of each that is told of.
+    """
+
+    def __init__(
+        self, steps: Sequence[Step], done: list[StepResult], emit: Callable[[Event], None]
+    ) -> None:
+        self.done = done
+        self._steps = steps
+        self._emit = emit
+        #: How long each took that is done, in order.
+        self._seconds: list[float] = []
+        self._told = 0
+
+    @property
+    def left(self) -> Sequence[Step]:
+        """Those that are not done."""
+        return self._steps[len(self._seconds) :]
+
+    def note(self, seconds: float) -> None:
+        """Note that the next one is done."""
+        self._seconds.append(seconds)
+
+    def tell(self) -> None:
+        """Tell of those that are done since the last time, and of the next one, which has begun.
+
+        They are all told of, also where what hears of one raises.
+        """
+        first, self._told = self._told, len(self._seconds)
+        if first == self._told:
+            return
+        with ExitStack() as telling:
+            for next_one in self.left[:1]:
+                telling.callback(self._emit, Event("start", next_one))
+            for number in reversed(range(first, self._told)):
+                step, seconds = self._steps[number], self._seconds[number]
+                telling.callback(self._emit, Event("done", step, seconds))
+                if number > first:
+                    telling.callback(self._emit, Event("start", step))
+            self.done += [
+                StepResult(step.action, step.name, seconds)
+                for step, seconds in zip(
+                    self._steps[first : self._told], self._seconds[first:], strict=True
+                )
+            ]
+
+
 class StepRunner:
     """Runs steps in one database. A context manager.
 
@@ -49,6 +98,8 @@ class StepRunner:
         self.config = config
         self.backend = backend
         self._on_event = on_event
+        #: The steps that are under way.
+        self._bundle: _Bundle | None = None
         #: Calls what changes the database; a program may put something else here, for instance
         #: an `Interruptible` (`flux.interruption`).
         self.call: Callable[[Callable[[], None]], None] = _call
@@ -118,56 +169,43 @@ class StepRunner:
     def _run_bundle(self, steps: Sequence[Step], done: list[StepResult]) -> None:
         self._emit(Event("start", steps[0]))
         started = time.perf_counter()
-        ended: list[float] = []
+        self._bundle = bundle = _Bundle(steps, done, self._emit)
         try:
-            self.call(partial(self.backend.run_bundle, steps, ended.append))
+            self.call(partial(self.backend.run_bundle, steps, bundle.note))
         except Exception as error:
-            self._tell_done(steps, ended, done)
+            bundle.tell()
             if isinstance(error, HistoryChangedError):
                 raise
-            self._fail(steps[len(ended) :], error, started, done)
+            self._fail(bundle, error, started)
         except KeyboardInterrupt:
-            self._tell_done(steps, ended, done)
+            bundle.tell()
             raise
-        self._tell_done(steps, ended, done)
+        finally:
+            self._bundle = None
+        bundle.tell()
 
-    def _fail(
-        self, steps: Sequence[Step], error: Exception, started: float, done: list[StepResult]
-    ) -> NoReturn:
+    def _fail(self, bundle: _Bundle, error: Exception, started: float) -> NoReturn:
         """Raise the error for the steps that were under way; the first of them is what failed."""
         from flux.outcome import look_after
 
+        steps = bundle.left
         after = look_after(self.backend, steps, error, self.call)
         if after.done:  # and only then the connection broke; which statement ran is not known
-            seconds = (time.perf_counter() - started) / after.done
-            self._tell_done(steps, [seconds] * after.done, done)
+            for _ in range(after.done):
+                bundle.note((time.perf_counter() - started) / after.done)
+            bundle.tell()
             error = cause_of(error)
         step = steps[min(after.done, len(steps) - 1)]
-        names = tuple(result.name for result in done)
+        names = tuple(result.name for result in bundle.done)
         raise apply_error(
             self.backend, step, step.script, error, after=after, done=names
         ) from cause_of(error)
 
-    def _tell_done(
-        self, steps: Sequence[Step], seconds: Sequence[float], done: list[StepResult]
-    ) -> None:
-        """Tell of the first of the steps, which are done, and of the next one, which has begun.
-
-        They are all told of, also where what hears of one raises.
-        """
-        with ExitStack() as telling:
-            if 0 < len(seconds) < len(steps):
-                telling.callback(self._emit, Event("start", steps[len(seconds)]))
-            for number, taken in reversed([*enumerate(seconds)]):
-                telling.callback(self._emit, Event("done", steps[number], taken))
-                if number:
-                    telling.callback(self._emit, Event("start", steps[number]))
-            for step, taken in zip(steps, seconds, strict=False):
-                done.append(StepResult(step.action, step.name, taken))
-
     # Telling ---------------------------------------------------------------------------------
 
     def _announce(self, message: str) -> None:
+        if self._bundle is not None:
+            self._bundle.tell()  # what is committed, before anybody is waited for
         self._emit(Event("wait", message=message))
 
     def _report(self, progress: Progress) -> None:

@@ -469,6 +469,28 @@ def test_one_that_waits_for_a_table_comes_again_alone(pg: PostgresProject, last:
         assert message.endswith(f" ({number} of 3)")
 
 
+def test_what_is_committed_is_told_before_another_is_waited_for(pg: PostgresProject) -> None:
+    """And the one that waited has taken as long as its tries."""
+    pg.configure(backend="lock_timeout = 1.5\nlock_retries = 3")
+    pg.query("CREATE TABLE busy ()")
+    pg.add(five(m003="ALTER TABLE busy ADD a int"))
+    told: list[str] = []
+    with closing(pg.postgres.connect()) as sitter:
+        sitter.cursor().execute("BEGIN; LOCK TABLE busy")
+
+        def on_event(event: Event) -> None:
+            told.append(event.step.name if event.step is not None else event.kind)
+            told[-1] += f" {event.kind}"
+            if event.kind == "wait":
+                sitter.close()
+
+        with pg.runner(on_event=on_event) as runner:
+            result = runner.apply_migrations(to="003")
+    until = ["001 start", "001 done", "002 start", "002 done", "003 start", "wait wait"]
+    assert [one for one in told if "progress" not in one] == [*until, "003 done"]
+    assert result.steps[2].seconds > 1.4
+
+
 def test_without_retries_it_fails_at_once(pg: PostgresProject) -> None:
     pg.configure(backend="lock_timeout = 1\nlock_retries = 0")
     pg.query("CREATE TABLE busy ()")

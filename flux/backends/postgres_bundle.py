@@ -154,7 +154,7 @@ class BundleRun:
         try:
             self._send(parts, text, reached)
         except self._backend.driver_error as error:
-            return self._after(parts, reached, error)
+            return self._after(parts, reached, error, time.perf_counter() - started)
         except KeyboardInterrupt:
             self._note_times(reached, self._count_done(parts, reached))
             raise
@@ -176,18 +176,23 @@ class BundleRun:
             )
             backend.driver.send(backend.dbapi, text, None, reached.hear)
 
-    def _run_alone(self, part: _Part, failure: Exception | None = None) -> None:
+    def _run_alone(self, part: _Part, failure: Exception | None = None, spent: float = 0.0) -> None:
+        """Run one part; `failure` is how its first try ended, after `spent` seconds."""
         started = time.perf_counter()
         part.run.run(failure)
-        self._note(time.perf_counter() - started)
+        self._note(spent + time.perf_counter() - started)
 
     def _note_times(self, reached: Reached, count: int) -> None:
-        taken = [max(0.0, after - before) for before, after in pairwise(reached.times)]
-        for seconds in [*taken, *[0.0] * count][:count]:
+        for seconds in [*_times(reached), *[0.0] * count][:count]:
             self._note(seconds)
 
-    def _after(self, parts: Sequence[_Part], reached: Reached, error: Exception) -> int:
-        """Go on after an error, or raise it; how many of the parts are done."""
+    def _after(
+        self, parts: Sequence[_Part], reached: Reached, error: Exception, seconds: float
+    ) -> int:
+        """Go on after an error, or raise it; how many of the parts are done.
+
+        The message took so many `seconds`.
+        """
         if not self._backend.dbapi.closed and not reached.times:
             # Nothing of the message ran.
             if before := _place(parts, error):
@@ -202,7 +207,8 @@ class BundleRun:
         number = reached.number if done == len(reached.times) - 1 else None
         failure = statement_error(error, part.message, len(part.statements), number)
         failure.__cause__ = error
-        self._run_alone(part, meaning(failure))
+        spent = seconds - sum(_times(reached)[:done])
+        self._run_alone(part, meaning(failure), max(0.0, spent))
         return done + 1
 
     def _count_done(self, parts: Sequence[_Part], reached: Reached) -> int:
@@ -221,6 +227,11 @@ class BundleRun:
             except DatabaseUnavailableError:
                 backend.dbapi.close()  # so that a new connection reads it
         return ended - 1
+
+
+def _times(reached: Reached) -> list[float]:
+    """The seconds that each part took which came to its COMMIT."""
+    return [max(0.0, after - before) for before, after in pairwise(reached.times)]
 
 
 def _is_done(step: Step, applied: Container[str]) -> bool:
