@@ -69,6 +69,8 @@ def main(words: Sequence[str]) -> int:
             except CommandFailedError as error:
                 notes.append(f"{name}: {error}")
         version = shop.server.version
+    if given.smaller > 1:  # the limits are for the full sizes
+        rows = [row._replace(limit=None) for row in rows]
     print(report.as_text(rows), *notes, sep="\n")
     run = {
         "date": datetime.now(timezone.utc).date().isoformat(),
