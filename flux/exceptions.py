@@ -247,6 +247,10 @@ class HalfDoneError(FluxMigrationException):
     """A migration is half applied or half undone, and has to be done before anything else."""
 
 
+#: How many steps a message names one by one.
+_LISTED = 10
+
+
 class MigrationApplyError(FluxMigrationException):
     """A migration, an undo or a repeatable failed.
 
@@ -273,7 +277,9 @@ class MigrationApplyError(FluxMigrationException):
     def __str__(self) -> str:
         parts = [super().__str__()]
         if before := [name for name in self.done if name != self.id]:
-            parts.append("done before it: " + ", ".join(before))
+            many = f"{len(before)} steps, from {before[0]} to {before[-1]}"
+            listed = ", ".join(before) if len(before) <= _LISTED else many
+            parts.append(f"done before it: {listed}")
         if self.state:
             parts.append(f"state: {self.state}")
         return "\n".join(parts)

@@ -363,6 +363,13 @@ def test_what_fails_at_run_time_runs_once(pg: PostgresProject) -> None:
     assert pg.query("SELECT last_value FROM runs") == [(1,)]
 
 
+def test_what_was_done_before_is_not_a_wall_of_names(pg: PostgresProject) -> None:
+    pg.add({f"{number:03}.sql": "SELECT 1" for number in range(30)} | {"900.sql": "SELECT 1/0"})
+    error = failing(pg)
+    assert len(error.done) == 30
+    assert "\ndone before it: 30 steps, from 000 to 029\n" in str(error)
+
+
 def test_a_text_of_many_short_statements(pg: PostgresProject) -> None:
     """What flux writes around each is longer than all of the text."""
     pg.add({**five(m002="SELECT 1;\n" * 7000), "002.undo.sql": "SELECT 1;\n" * 7000})
