@@ -21,6 +21,7 @@ from flux.results import Event
 from tests import driver
 from tests.pgbouncer import PgBouncer
 from tests.postgres_project import PostgresProject
+from tests.test_broken_connections import MARK, breaking
 from tests.test_postgres_lock import (
     GATE,
     LOCK,
@@ -32,7 +33,7 @@ from tests.test_postgres_lock import (
     holder,
 )
 from tests.test_replicas import LOCKS_LEFT
-from tests.wire import Breaker, Where, breaking_proxy
+from tests.wire import Where
 
 FIVE = tuple(f"{number:03}" for number in range(1, 6))
 
@@ -592,23 +593,7 @@ def test_many_short_ones_are_told_of_too(pg: PostgresProject) -> None:
     assert re.fullmatch(r"migrations/00\d\.sql.* runs for \d s.*", next(filter(None, told)))
 
 
-@contextmanager
-def breaking(
-    pg: PostgresProject, where: Where, *, port: int = 0, refuses: bool = False
-) -> Iterator[Breaker]:
-    """The project's wire, which breaks at the message that has a COMMIT after `break here`."""
-    server = pg.postgres.server
-    with breaking_proxy(
-        server.host, port or server.port, where, start=b"break here", end=b"COMMIT", refuses=refuses
-    ) as breaker:
-        config = (pg.root / "flux.toml").read_text()
-        place = f"@127.0.0.1:{port or server.port}/"
-        assert place in config
-        pg.write("flux.toml", config.replace(place, f"@127.0.0.1:{breaker.port}/"))
-        yield breaker
-
-
-MARKED = "CREATE TABLE t002 (/* break here */);"
+MARKED = f"CREATE TABLE t002 (/* {MARK} */);"
 LOOKING = "the connection broke: looking whether any of 001 to 005 took effect"
 
 

@@ -83,9 +83,9 @@ def _text_for_company(backend: PostgresBackend, step: Step) -> str | None:
     script = step.script
     if not isinstance(step.subject, Migration) or step.half is not None or script.text is None:
         return None
-    if script.directives.no_transaction or Leftovers.of(script).kinds:
+    if script.directives.no_transaction or len(script.text) > _CHARACTERS:
         return None
-    if len(script.text) > _CHARACTERS:
+    if Leftovers.of(script).kinds:
         return None
     text = script.text.lower()
     is_copy = "copy" in text and "std" in text  # its rows would follow the message
