@@ -116,7 +116,7 @@ class ScratchDatabases:
     """Databases for tests, each made for one and dropped after it. A context manager.
 
     A migrated one is a copy of a template, which is built when it is first needed and stays for
-    the next run; it costs the same however many migrations there are. It is built anew when a
+    the next run; it costs what the database's size makes it cost. It is built anew when a
     migration, a repeatable, a setting or flux is another one. Several processes may use one
     template; while one of them builds it, the others wait.
     """
