@@ -68,8 +68,9 @@ if TYPE_CHECKING:
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
 
-#: Seconds to wait for a pool's second session, before the lock is held without one.
-_STARVED_AFTER = 3.0
+#: Seconds to wait for a pool's second session, before the lock is held without one. Many replicas
+#: that start on a busy machine keep every session of a pool for some seconds without that.
+_STARVED_AFTER = 10.0
 #: Seconds that one of many tries to connect may take.
 _TRY_FOR = 5
 
