@@ -403,7 +403,14 @@ class _Sigterm:
 
     def _interrupt(self, signal_number: int, frame: object) -> NoReturn:
         self.was_received = True
-        raise KeyboardInterrupt
+        raise _Terminated
+
+
+class _Terminated(KeyboardInterrupt):
+    """What SIGTERM raises. Python does not take it for the KeyboardInterrupt after which it ends
+    itself by SIGINT: one out of a text that `eval` runs, as the classes of many modules do, even
+    where it was caught.
+    """
 
 
 _COMMANDS: dict[str, Callable[[Arguments], int]] = {

@@ -1328,6 +1328,19 @@ def test_an_interrupted_statement_is_rolled_back(
 
 
 @posix_only
+def test_sigterm_in_what_eval_runs_ends_with_its_own_code(shop: Project) -> None:
+    """Python ends itself by SIGINT after a KeyboardInterrupt that came out of `eval`."""
+    waits = "open('running', 'w').close() or __import__('time').sleep(60)"
+    shop.add({"004.py": f"eval({waits!r})\ndef apply(): return 'SELECT 1'\n"})
+    with shop.started("apply") as process:
+        while not (shop.root / "running").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 143
+
+
+@posix_only
 def test_an_interrupted_question_changes_nothing(shop: Project) -> None:
     before = shop.files()
     with at_terminal(shop, "apply", env=NO_COLOR) as terminal:
