@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
 
 from flux.exceptions import InvalidConfigurationError
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # Only what every address is asked is compiled at once: flux starts in little more time than Python.
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
@@ -81,7 +85,7 @@ _FILES: Final = frozenset(
 _LONG: Final = 4
 
 
-class _Parameter(NamedTuple):
+class _Parameter(Record):
     """One parameter of an address: its name, its value as written, and as it is meant."""
 
     name: str

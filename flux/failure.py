@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import (
     ChangedError,
@@ -23,6 +21,7 @@ from flux.migration import Repeatable, Script
 from flux.plan import Step
 from flux.python_file import python_location
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux.outcome import Aftermath
 

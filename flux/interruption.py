@@ -9,9 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, NoReturn, TypeVar
 
-_Result = TypeVar("_Result")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn, TypeVar
+
+    _Result = TypeVar("_Result")
+
 
 #: Seconds that a step gets to end after each way of asking it to.
 _GRACE = 1.0
@@ -26,10 +30,12 @@ def in_thread(act: Callable[[], _Result]) -> _Result:
     """
     if threading.current_thread() is not threading.main_thread():
         return act()
-    call = _Call(act)
+    results: list[_Result] = []
+    call = _Call(lambda: results.append(act()))
     call.start()
     call.wait()
-    return call.result()
+    call.raise_failure()
+    return results[0]
 
 
 def uninterrupted(act: Callable[[], _Result]) -> _Result:
@@ -39,7 +45,8 @@ def uninterrupted(act: Callable[[], _Result]) -> _Result:
     """
     if threading.current_thread() is not threading.main_thread():
         return act()
-    call, interruption = _Call(act), None
+    results: list[_Result] = []
+    call, interruption = _Call(lambda: results.append(act())), None
     call.start()
     while not call.done.is_set():
         try:
@@ -48,15 +55,15 @@ def uninterrupted(act: Callable[[], _Result]) -> _Result:
             interruption = error
     if interruption is not None:
         raise interruption from call.failure
-    return call.result()
+    call.raise_failure()
+    return results[0]
 
 
-class _Call(Generic[_Result]):
+class _Call:
     """A call in a thread of its own."""
 
-    def __init__(self, act: Callable[[], _Result]) -> None:
+    def __init__(self, act: Callable[[], None]) -> None:
         self._act = act
-        self._results: list[_Result] = []
         self.failure: BaseException | None = None
         # Not Thread.join, which before Python 3.13 takes a thread for ended when a signal comes.
         self.done = threading.Event()
@@ -77,15 +84,14 @@ class _Call(Generic[_Result]):
         while not self.done.wait(0.5):
             pass
 
-    def result(self) -> _Result:
-        """What it gave. Raises what it raised."""
+    def raise_failure(self) -> None:
+        """Raise what it raised, if it did."""
         if self.failure is not None:
             raise self.failure
-        return self._results[0]
 
     def _work(self) -> None:
         try:
-            self._results.append(self._act())
+            self._act()
         except BaseException as error:
             self.failure = error
         finally:

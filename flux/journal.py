@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Literal, NamedTuple
 
 from flux.exceptions import Problem
 from flux.migration import Script, text_hash
+from flux.record import Record
 from flux.statements import Dialect, Numbered, Statement, numbered
 from flux.transactions import closes_transaction, modes_of, opens_transaction
 
-Direction = Literal["apply", "undo", "run"]
-UnitState = Literal["reached", "failed", "finished"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Direction: TypeAlias = "Literal['apply', 'undo', 'run']"
+UnitState: TypeAlias = "Literal['reached', 'failed', 'finished']"
 #: How a statement runs: in a transaction with its row, in none, or as a setting for what follows.
-Way = Literal["together", "alone", "session"]
+Way: TypeAlias = "Literal['together', 'alone', 'session']"
 
 _PREFIX = "journal:"
 #: What stands for a session that is known not to go on with its unit.
@@ -33,7 +37,7 @@ _SECRET = re.compile(r"passw|pwd|secret|token|credential|://[^\s/]*@", re.IGNORE
 _KEPT = 4000
 
 
-class Unit(NamedTuple):
+class Unit(Record):
     """What takes effect as one. `number` counts units from 1; `source` is what its hash is of.
 
     `session` are the settings that hold for it; the last `fresh` of them stand directly before
@@ -72,7 +76,7 @@ class Unit(NamedTuple):
         return self.statements[0].statement if self.statements else None
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """One row of the journal: a unit of the migration `id`, and how far it got.
 
     `statement` is the number of its last statement in the file; `text` its beginning, of which
@@ -113,7 +117,7 @@ class Entry(NamedTuple):
         return json.dumps(fields, ensure_ascii=False)
 
 
-class UnderWay(NamedTuple):
+class UnderWay(Record):
     """A migration that was begun and is not done: its rows, in order."""
 
     direction: Direction

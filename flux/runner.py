@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
 
 from flux import directory as directories
 from flux.address import backend_of
@@ -48,7 +47,10 @@ from flux.plan import (
 from flux.results import BatchResult, Event, Status, StepResult
 from flux.steps import StepRunner
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
     from typing_extensions import Self
 
 #: Asked with the plan before anything is locked; True goes ahead.
@@ -56,7 +58,7 @@ Confirm = Callable[[Plan], bool]
 
 
 #: Of a statement in doubt: it took effect, or it is to run again.
-Answer = Literal["skip", "retry"]
+Answer: TypeAlias = "Literal['skip', 'retry']"
 
 
 class FluxRunner(StepRunner):

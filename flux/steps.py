@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from flux.address import without_secrets
 from flux.backends import BUILT_IN, backend_of_connection, load_backend
@@ -22,7 +21,10 @@ from flux.failure import apply_error, cause_of
 from flux.plan import Step
 from flux.results import Event, StepResult
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from typing_extensions import Self
 
     from flux.progress import Progress

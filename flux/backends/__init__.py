@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import TYPE_CHECKING, Any
 
 from flux.exceptions import BackendNotInstalledError, InvalidBackendError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from typing import Any
 
     from flux.backends.base import MigrationBackend
 

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux.backends.dbapi import Mechanics
 from flux.backends.signals import HistoryChangedError
@@ -38,7 +37,10 @@ from flux.plan import DatabaseState, Step
 from flux.statements import MetaCommand, SplitError, Statement, split
 from flux.transactions import transaction_problems
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint

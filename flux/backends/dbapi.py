@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux.backends.signals import ErrorReport, StatementError
 from flux.exceptions import DatabaseUnavailableError, FluxMigrationException, MigrationLockError
 from flux.statements import Dialect, Statement, split
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from flux.backends.patience import Patience
     from flux.backends.watch import Watcher
     from flux.progress import Progress

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
@@ -61,7 +60,10 @@ from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState, Step
 from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from flux.backends.postgres_bundle import Pace
     from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.contents import Column

@@ -11,9 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
-from typing import Any, ClassVar, Final
 
 from flux.exceptions import BackendNotInstalledError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Final
 
 #: The drivers as `driver` in `[backend]` names them, the preferred one first, and what of
 #: flux-migrations installs each.

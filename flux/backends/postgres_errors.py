@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flux.backends.postgres_driver import Driver
 from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
 from flux.backends.postgres_message import Message, segment_at
@@ -14,6 +12,10 @@ from flux.backends.signals import (
     StatementError,
     TransactionEndedError,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 UNDEFINED_TABLE = "42P01"

@@ -6,16 +6,20 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
 
 from flux.backends.postgres_lock import HISTORY_CHANGED, fail_unless
 from flux.migration import AppliedMigration, Migration
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: As JSON has it, whatever DateStyle is, and whichever types the application has registered.
 _APPLIED_AT = "pg_catalog.to_json(h.applied_at)::text"
 
 
-class HistorySQL(NamedTuple):
+class HistorySQL(Record):
     """Statements about both tables, whose names come quoted; each ends with `;` and a newline.
 
     `literal` quotes a text.

@@ -7,12 +7,13 @@ handed in, everything returns to how it was handed in, settings the application 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_leftovers import Found, Leftovers, set_setting
 from flux.migration import Script
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
 
@@ -24,7 +25,7 @@ _CHANGED = (
 )
 
 
-class Session(NamedTuple):
+class Session(Record):
     """How a session was found.
 
     `settings` are those the application had changed; None on a connection of flux's own.

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from flux import address
 from flux.backends.base import MigrationBackend
@@ -28,11 +27,17 @@ from flux.migration import AppliedMigration, Migration, Script
 from flux.statements import Dialect, MetaCommand, Statement, leading_words, split, words
 from flux.transactions import transaction_problems, unwrap
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar, ParamSpec, TypeVar
+
     from flux.backends.sqlite_scratch import SQLiteScratchPlace
     from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
+
+    _Args = ParamSpec("_Args")
+    _Result = TypeVar("_Result")
 
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_BUSY_TIMEOUT = 30.0
@@ -68,9 +73,6 @@ _WAYS: dict[str, Way] = {
 }
 
 _MENTIONS_PRAGMA = re.compile("pragma", re.IGNORECASE)
-
-_Args = ParamSpec("_Args")
-_Result = TypeVar("_Result")
 
 
 class BusyError(sqlite3.OperationalError):
