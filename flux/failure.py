@@ -16,10 +16,11 @@ from flux.exceptions import (
     MigrationApplyError,
     MigrationInDoubtError,
 )
-from flux.journal import UnderWay, difference
+from flux.journal import UnderWay
 from flux.migration import Repeatable, Script
 from flux.plan import Step
 from flux.python_file import python_location
+from flux.units import difference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

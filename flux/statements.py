@@ -16,7 +16,7 @@ from flux.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Literal, TypeAlias
 
 Dialect: TypeAlias = "Literal['postgres', 'sqlite', 'generic']"
@@ -64,6 +64,11 @@ class UnterminatedError(SplitError):
     def __init__(self, what: str, text: str, offset: int) -> None:
         super().__init__(f"unterminated {what}", text, offset)
         self.what = what
+
+
+def without_commands(pieces: Iterable[Statement | MetaCommand]) -> list[Statement]:
+    """The statements alone; only PostgreSQL's dialect has psql's commands."""
+    return [piece for piece in pieces if isinstance(piece, Statement)]
 
 
 def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:

@@ -17,7 +17,6 @@ from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
 from flux.config import FluxConfig
 from flux.exceptions import DatabaseUnavailableError, InvalidConfigurationError
-from flux.failure import apply_error, cause_of
 from flux.plan import Step
 from flux.results import Event, StepResult
 
@@ -188,6 +187,7 @@ class StepRunner:
 
     def _fail(self, bundle: _Bundle, error: Exception, started: float) -> NoReturn:
         """Raise the error for the steps that were under way; the first of them is what failed."""
+        from flux.failure import apply_error, cause_of
         from flux.outcome import look_after
 
         steps = bundle.left

@@ -9,7 +9,6 @@ from functools import cached_property
 
 from flux.backends.signals import ErrorReport, StatementError
 from flux.exceptions import DatabaseUnavailableError, FluxMigrationException, MigrationLockError
-from flux.statements import Dialect, Statement, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from flux.backends.patience import Patience
     from flux.backends.watch import Watcher
     from flux.progress import Progress
+    from flux.statements import Dialect, Statement
 
 
 class Mechanics:
@@ -79,9 +79,10 @@ class Mechanics:
 
         Raises `StatementError`, which says which statement failed.
         """
-        pieces = split(content, self.dialect)
+        from flux.statements import split, without_commands
+
         self.run_statements(
-            [piece for piece in pieces if isinstance(piece, Statement)],
+            without_commands(split(content, self.dialect)),
             lambda statement: self.run_sql(statement.text),
         )
 

@@ -22,10 +22,7 @@ from flux.backends.signals import ErrorReport, TransactionEndedError
 from flux.backends.sqlite_foreign_keys import ForeignKeys, quote
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
-from flux.journal import Way
 from flux.migration import AppliedMigration, Migration, Script
-from flux.statements import Dialect, MetaCommand, Statement, leading_words, split, words
-from flux.transactions import transaction_problems, unwrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +32,8 @@ if TYPE_CHECKING:
     from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
+    from flux.statements import Dialect, MetaCommand, Statement
+    from flux.units import Way
 
     _Args = ParamSpec("_Args")
     _Result = TypeVar("_Result")
@@ -347,14 +346,20 @@ class SQLiteBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse transaction control in a file that runs inside flux's own transaction."""
-        statements = _statements(pieces)
+        from flux.statements import without_commands
+        from flux.transactions import transaction_problems, unwrap
+
+        statements = without_commands(pieces)
         if not script.directives.no_transaction:
             statements = unwrap(statements, "sqlite").statements
         return transaction_problems(script, statements, "sqlite")
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement: `executescript` would commit first."""
-        statements = _statements(split(content, "sqlite"))
+        from flux.statements import split, without_commands
+        from flux.transactions import unwrap
+
+        statements = without_commands(split(content, "sqlite"))
         if self.dbapi.in_transaction:
             statements = unwrap(statements, "sqlite").statements
         self.run_statements(statements, self._execute)
@@ -366,11 +371,15 @@ class SQLiteBackend(MigrationBackend):
 
     def way_of(self, statement: Statement) -> Way:
         """VACUUM runs alone, and PRAGMAs and attached databases are the session's. Pure."""
+        from flux.statements import leading_words
+
         first, *_ = (*leading_words(statement.text, "sqlite"), "")
         return _WAYS.get(first, "together")
 
     def is_repeatable(self, sql: str) -> bool:
         """Whether a statement may run once more, as VACUUM may. Pure."""
+        from flux.statements import words
+
         return tuple(words(sql, "sqlite")) in (("VACUUM",), ("VACUUM", "MAIN"))
 
     def end_settings(self) -> None:
@@ -543,11 +552,6 @@ def _kept(connection: sqlite3.Connection, *names: str) -> Iterator[None]:
         for name, value in before.items():
             if getattr(connection, name) != value:
                 setattr(connection, name, value)
-
-
-def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
-    # Only PostgreSQL's dialect has psql's commands.
-    return [piece for piece in pieces if isinstance(piece, Statement)]
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:
