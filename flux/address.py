@@ -18,8 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-# Only what every address is asked is compiled at once: flux starts in little more time than Python.
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
+# Patterns are compiled where they are asked: flux starts in little more time than Python.
+_LETTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_SCHEME: Final = _LETTERS | set("0123456789+.-")
+#: Any address but a plain path has one of these.
+_TELLING: Final = frozenset(":@=?")
 _BACKEND_OF_SCHEME: Final = {
     "postgres": "postgres",
     "postgresql": "postgres",
@@ -47,7 +50,7 @@ _URL: Final = (
     rf"(?:\?(?P<query>(?:{_PARAMETER}(?:&{_PARAMETER})*)?))?"
 )
 #: Any word, so that a mistyped or a new keyword does not make the name of a SQLite file.
-_KEYWORD_STRING: Final = re.compile(r"\s*\w+\s*=")
+_KEYWORD_STRING: Final = r"\s*\w+\s*="
 _PAIR: Final = r"(?s)\s*(?P<name>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?!')(?:\\.|[^\s\\])*)"
 _UNPRINTABLE: Final = r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]"
 _BAD_PERCENT: Final = r"%(?![0-9A-Fa-f]{2})|%00"
@@ -95,8 +98,10 @@ class _Parameter(Record):
 
 def scheme(address: str) -> str | None:
     """The part before `://` in lower case, without a driver (`+psycopg2`); None for none."""
-    match = _SCHEME.match(address)
-    return match[1].lower().partition("+")[0] if match else None
+    name, mark, _ = address.partition("://")
+    if not mark or name[:1] not in _LETTERS or not _SCHEME.issuperset(name):
+        return None
+    return name.lower().partition("+")[0]
 
 
 def backend_of(address: str) -> str:
@@ -258,6 +263,8 @@ def redact(address: str) -> str:
 
     Of one that does not parse no more than the scheme is left.
     """
+    if _TELLING.isdisjoint(address):
+        return address
     if _is_keyword_string(address):
         if _pairs(address) is None:
             return "***"
@@ -355,7 +362,7 @@ def _ports_are_right(hosts: str) -> bool:
 
 
 def _checked_path(path: str) -> str:
-    if re.match(_FORGOTTEN_SCHEME, path):
+    if "@" in path and re.match(_FORGOTTEN_SCHEME, path):
         raise InvalidConfigurationError(
             "the address reads like one with a user and a password, which SQLite has not",
             hint=f"{FORMS['postgres']}, for instance; a file of that name is ./NAME",
@@ -370,7 +377,7 @@ def _checked_path(path: str) -> str:
 
 
 def _is_keyword_string(address: str) -> bool:
-    return _KEYWORD_STRING.match(address) is not None
+    return "=" in address and re.match(_KEYWORD_STRING, address) is not None
 
 
 def _pairs(address: str) -> list[re.Match[str]] | None:
@@ -462,7 +469,7 @@ def _redact_path(address: str) -> str:
 
 def _hides(text: str) -> bool:
     """Whether a text that is no address, nor surely a path, seems to hold a password."""
-    if re.match(_SURE_PATH, text):
+    if _TELLING.isdisjoint(text) or re.match(_SURE_PATH, text):
         return False
     return re.search(_REVEALING, text) is not None or re.match(r"[^@]*/[^@]*@", text) is not None
 

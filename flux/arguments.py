@@ -145,6 +145,14 @@ def _without_secrets(message: str, words: Sequence[str]) -> str:
     return message
 
 
+def leave_untranslated() -> None:
+    """Have argparse say its words as they are: for a process that is flux's own.
+
+    Python has no translations of them, and to look for some takes longer than to parse.
+    """
+    vars(argparse)["_"] = str
+
+
 def build_parser(host: Host) -> _Parser:
     """The parser of the whole command line; that of a command is made when it is named."""
     parser = _Parser(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from flux.arguments import VERSION, Arguments, build_parser, parse
+from flux.arguments import VERSION, Arguments, build_parser, leave_untranslated, parse
 from flux.console import interrupted, load_config, open_runner, print_json, show_error, tell
 from flux.exit_codes import (
     DONE,
@@ -104,6 +104,7 @@ def run() -> int:
 
     # Looking for garbage among the objects of thousands of migrations takes time, and finds none.
     gc.set_threshold(50_000)
+    leave_untranslated()
     try:
         return main()
     finally:

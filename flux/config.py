@@ -32,7 +32,8 @@ LATE = ("refuse", "allow", "prove")
 
 TypeOrTypes = type | tuple[type, ...]
 
-_VARIABLE = re.compile(r"\$(?:\$|\{([^}]*)(\}?))")
+# Patterns are compiled where they are needed.
+_VARIABLE = r"\$(?:\$|\{([^}]*)(\}?))"
 _SENSITIVE = r"(?i)://|ur[il]|dsn|pass|pwd|secret|token|key|auth"
 
 
@@ -272,7 +273,9 @@ class FluxConfig(Record):
 
     def _filled(self, setting: str, value: str) -> str:
         """An address of the file, with the environment's variables in it."""
-        return _VARIABLE.sub(partial(self._variable, setting), value).strip()
+        if "$" in value:
+            value = re.sub(_VARIABLE, partial(self._variable, setting), value)
+        return value.strip()
 
     def _refuse_address_of_another(self, url: str, source: str | None) -> None:
         meant = address.backend_of(url)
@@ -397,7 +400,9 @@ def _is_text(value: object) -> bool:
 
 
 def _is_backend_name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) is not None
+    if not isinstance(value, str) or not value:
+        return False
+    return all(letter.isalnum() or letter in "_.-" for letter in value)
 
 
 def _is_texts(value: object) -> bool:

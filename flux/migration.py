@@ -36,7 +36,7 @@ _LEADING_COMMENTS = {
     ".sql": r"(?s:\s+|--[^\n]*|/\*.*?\*/)*",
     ".py": r"(?:\s+|#[^\n]*)*",
 }
-_MENTIONS_DIRECTIVE = re.compile(r":(?<=[fF][lL][uU][xX]:)")  # a colon is found fast
+_MENTIONS_DIRECTIVE = r":(?<=[fF][lL][uU][xX]:)"  # a colon is found fast
 _DIRECTIVE_LINES = {
     ".sql": r"(?im)--[ \t]*flux:(.*)$",
     ".py": r"(?im)#[ \t]*flux:(.*)$",
@@ -252,7 +252,7 @@ def read_directives(
     Raises `MigrationLoadingError` for a directive that is not known, and for one that comes
     too late in the file to be heeded.
     """
-    if not _MENTIONS_DIRECTIVE.search(text):
+    if ":" not in text or not re.search(_MENTIONS_DIRECTIVE, text):
         return _NONE_GIVEN
     leading = re.match(_LEADING_COMMENTS[ending], text)
     end = leading.end() if leading else 0

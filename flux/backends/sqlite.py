@@ -71,7 +71,7 @@ _WAYS: dict[str, Way] = {
     "DETACH": "session",
 }
 
-_MENTIONS_PRAGMA = re.compile("pragma", re.IGNORECASE)
+_MENTIONS_PRAGMA = "(?i:pragma)"
 
 
 class BusyError(sqlite3.OperationalError):
@@ -244,7 +244,7 @@ class SQLiteBackend(MigrationBackend):
     @contextmanager
     def _session(self, script: Script) -> Iterator[None]:
         """The settings that a script runs with; what it changes of them ends with it."""
-        touches_settings = script.text is None or bool(_MENTIONS_PRAGMA.search(script.text))
+        touches_settings = script.text is None or bool(re.search(_MENTIONS_PRAGMA, script.text))
         names = _SESSION_PRAGMAS if touches_settings else ("foreign_keys",)
         before = {name: self.fetch(f"PRAGMA {name}") for name in names}
         on = "ON" if script.directives.foreign_keys else "OFF"
