@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 
 from flux import directory as directories
@@ -28,7 +28,6 @@ from flux.exceptions import (
     UnknownMigrationError,
 )
 from flux.journal import Entry, UnderWay
-from flux.log import Log
 from flux.migration import AppliedMigration, Migration
 from flux.plan import (
     DatabaseState,
@@ -51,6 +50,8 @@ if TYPE_CHECKING:
     from typing import Any, Literal, TypeAlias
 
     from typing_extensions import Self
+
+    from flux.log import Log
 
 #: Asked with the plan before anything is locked; True goes ahead.
 Confirm = Callable[[Plan], bool]
@@ -77,7 +78,6 @@ class FluxRunner(StepRunner):
         directory: directories.MigrationDirectory | None = None,
     ) -> None:
         super().__init__(config, backend, on_event=on_event)
-        self._log = Log()
         self._directory = directory
         self._state: DatabaseState | None = None
         #: Called with the runner of each scratch database in which something is proven.
@@ -481,6 +481,12 @@ class FluxRunner(StepRunner):
         # Where this fails, the next `apply` runs the repeatables once more, and no harm is done.
         with suppress(Exception):
             self.backend.mark_finished()
+
+    @cached_property
+    def _log(self) -> Log:
+        from flux.log import Log
+
+        return Log()
 
     def _emit(self, event: Event) -> None:
         self._log.note(event)

@@ -194,6 +194,11 @@ def quote_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def quote_identifier(name: str) -> str:
+    """A name as an SQL identifier, as the standard has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def unavailable(error: BaseException, report: ErrorReport, what: str) -> DatabaseUnavailableError:
     """The error for a database that cannot be used, from what it says of itself."""
     detail = f" ({report.detail})" if report.detail else ""

@@ -14,12 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cached_property
 
 from flux import address
 from flux.backends.base import MigrationBackend
-from flux.backends.dbapi import quote_literal, unavailable
+from flux.backends.dbapi import quote_identifier, quote_literal, unavailable
 from flux.backends.signals import ErrorReport, TransactionEndedError
-from flux.backends.sqlite_foreign_keys import ForeignKeys, quote
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
 from flux.migration import AppliedMigration, Migration, Script
@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, ParamSpec, TypeVar
 
+    from flux.backends.sqlite_foreign_keys import ForeignKeys
     from flux.backends.sqlite_scratch import SQLiteScratchPlace
     from flux.contents import Column
     from flux.findings import Finding
@@ -104,14 +105,19 @@ class SQLiteBackend(MigrationBackend):
     ) -> None:
         """`path` of a file or `:memory:`; `busy_timeout` and `lock_wait` in seconds."""
         self.path = path
-        self.table = quote(table)
-        self.state_table = quote(table + "_state")
+        self.table = quote_identifier(table)
+        self.state_table = quote_identifier(table + "_state")
         self.busy_timeout = busy_timeout
         self.lock_wait = lock_wait
         self._handed_in = connection
-        self._foreign_keys = ForeignKeys(self.fetch)
         #: An empty database in memory is read in place of a file that is not there.
         self._stands_in = False
+
+    @cached_property
+    def _foreign_keys(self) -> ForeignKeys:
+        from flux.backends.sqlite_foreign_keys import ForeignKeys
+
+        return ForeignKeys(self.fetch)
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> SQLiteBackend:
