@@ -297,7 +297,7 @@ def without_secrets(message: str, address: str) -> str:
 
 def _check(address: str) -> None:
     """Refuse what a driver would misread, quoting pieces of a secret in its error."""
-    if re.search(_UNPRINTABLE, address):
+    if not address.isprintable() and re.search(_UNPRINTABLE, address):
         raise _cannot_be_read(
             "it holds a control character or bytes that are not UTF-8",
             "in a URL write them percent-encoded, a line break as %0A for instance",
@@ -310,7 +310,7 @@ def _check(address: str) -> None:
                 "password='two words'; in quotes, write ' as \\' and \\ as \\\\",
             )
         return
-    if re.search(_BAD_PERCENT, address):
+    if "%" in address and re.search(_BAD_PERCENT, address):
         raise _cannot_be_read(
             "a % is not followed by the two digits of a character", "write % itself as %25"
         )
