@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Patterns are compiled where they are asked: flux starts in little more time than Python.
 _LETTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_WORD: Final = _LETTERS | set("0123456789._-")
 _SCHEME: Final = _LETTERS | set("0123456789+.-")
 #: Any address but a plain path has one of these.
 _TELLING: Final = frozenset(":@=?")
@@ -314,11 +315,27 @@ def _check(address: str) -> None:
         raise _cannot_be_read(
             "a % is not followed by the two digits of a character", "write % itself as %25"
         )
+    if _is_plain(address):
+        return
     match = re.fullmatch(_URL, address)
     if match is None:
         raise _misread(address)
     if not _ports_are_right(match["hosts"]):
         raise _no_port()
+
+
+def _is_plain(url: str) -> bool:
+    """Whether a URL is one of the grammar at first sight, which takes long to compile.
+
+    It is `scheme://user:password@host:port/database` of letters, digits, `.`, `_` and `-`.
+    """
+    authority, _, database = url.partition("://")[2].partition("/")
+    userinfo, _, location = authority.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    host, colon, port = location.partition(":")
+    has_port = port.isascii() and port.isdigit() and 0 < int(port) < 2**16
+    words = (user, password, host, database)
+    return (has_port or not colon) and all(map(_WORD.issuperset, words))
 
 
 def _misread(address: str) -> InvalidConfigurationError:

@@ -6,12 +6,14 @@ therefore runs in a thread of its own; the main thread waits, and cancels it.
 
 from __future__ import annotations
 
-import threading
+import _thread
+import sys
 from collections.abc import Callable
 from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from typing import NoReturn, TypeVar
 
     _Result = TypeVar("_Result")
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 #: Seconds that a step gets to end after each way of asking it to.
 _GRACE = 1.0
 _TIMES = 10
+#: Seconds of waiting at a time: on Windows a wait without limit sees no signal.
+_PIECE = 0.5
 
 
 def in_thread(act: Callable[[], _Result]) -> _Result:
@@ -27,15 +31,37 @@ def in_thread(act: Callable[[], _Result]) -> _Result:
 
     Raises what it raises. An interruption ends the waiting at once; the thread is left behind.
     Only the main thread is ever interrupted: in another one, `act` is just called.
+
+    Every connection is made in here. It runs no code but the driver's, and so does without what
+    the import of `threading` takes.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         return act()
     results: list[_Result] = []
-    call = _Call(lambda: results.append(act()))
-    call.start()
-    call.wait()
-    call.raise_failure()
+    failures: list[BaseException] = []
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def work() -> None:
+        try:
+            results.append(act())
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(work, ())
+    while not done.acquire(timeout=_PIECE):
+        pass
+    if failures:
+        raise failures[0]
     return results[0]
+
+
+def _is_main_thread() -> bool:
+    """Where nobody has imported `threading`, nobody has other threads."""
+    threading = sys.modules.get("threading")
+    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def uninterrupted(act: Callable[[], _Result]) -> _Result:
@@ -43,7 +69,7 @@ def uninterrupted(act: Callable[[], _Result]) -> _Result:
 
     Raises what it raises, and KeyboardInterrupt when it is over, if one came meanwhile.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         return act()
     results: list[_Result] = []
     call, interruption = _Call(lambda: results.append(act())), None
@@ -63,6 +89,8 @@ class _Call:
     """A call in a thread of its own."""
 
     def __init__(self, act: Callable[[], None]) -> None:
+        import threading
+
         self._act = act
         self.failure: BaseException | None = None
         # Not Thread.join, which before Python 3.13 takes a thread for ended when a signal comes.
@@ -80,8 +108,7 @@ class _Call:
 
     def wait(self) -> None:
         """Return when it is done."""
-        # In pieces: on Windows a wait without limit sees no signal.
-        while not self.done.wait(0.5):
+        while not self.done.wait(_PIECE):
             pass
 
     def raise_failure(self) -> None:
