@@ -108,7 +108,7 @@ class Script(Record):
         text = normalise(raw)
         found = read_directives(text, ".sql", path, within=within)
         # By their places: there may be thousands of them.
-        return cls(path, text_hash(text), text, raw, None, found | directives, within)
+        return cls._make((path, text_hash(text), text, raw, None, found | directives, within, None))
 
     @property
     def is_empty(self) -> bool:

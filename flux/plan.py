@@ -168,15 +168,8 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
             found = "late" if is_late else "pending"
         else:
             found = "applied" if migration.matches(row.hash) else "divergent"
-        rows.append(
-            StatusRow(
-                id,
-                found,
-                row and row.applied_at,
-                migration.path if migration else None,
-                half if half_id == id else None,
-            )
-        )
+        at, path = row and row.applied_at, migration.path if migration else None
+        rows.append(StatusRow._make((id, found, at, path, half if half_id == id else None)))
     return tuple(rows)
 
 

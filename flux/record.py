@@ -19,10 +19,12 @@ except ImportError:  # another Python than CPython
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from typing_extensions import Self
+
+_new = tuple.__new__
 
 
 class _Values(tuple):  # type: ignore[type-arg] # with an argument, it takes longer to make
@@ -30,22 +32,27 @@ class _Values(tuple):  # type: ignore[type-arg] # with an argument, it takes lon
 
     __slots__ = ()
     _fields: tuple[str, ...] = ()
+    _count = 0
     _field_defaults: Mapping[str, Any] = {}
     #: The same without their fields, which are the last ones.
     _tail: tuple[Any, ...] = ()
 
     def __new__(cls, *values: Any, **named: Any) -> Self:
         """A record; fields without a default must be given."""
-        missing = len(cls._fields) - len(values)
-        if named or not 0 <= missing <= len(cls._tail):
+        if named or len(values) != cls._count:
             values = cls._complete(values, named)
-        elif missing:
-            values += cls._tail[-missing:]
-        return tuple.__new__(cls, values)
+        return _new(cls, values)
+
+    #: A record of all its values in order, in little more time than a tuple takes; their number is
+    #: not looked at.
+    _make: Any = classmethod(_new)
 
     @classmethod
     def _complete(cls, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        """All values, of some by their places and others by their names."""
+        """All values, of which some are given by their places, some by their names."""
+        left = cls._count - len(values)
+        if not named and 0 < left <= len(cls._tail):
+            return values + cls._tail[-left:]
         fields = cls._fields
         if len(values) > len(fields):
             raise TypeError(f"{cls.__name__} has {len(fields)} fields, not {len(values)}")
@@ -58,20 +65,12 @@ class _Values(tuple):  # type: ignore[type-arg] # with an argument, it takes lon
             raise TypeError(f"{cls.__name__} needs {', '.join(missing)}")
         return (*values, *[given[name] for name in rest])
 
-    @classmethod
-    def _make(cls, values: Iterable[Any]) -> Self:
-        """A record of all its values in order."""
-        made = tuple.__new__(cls, values)
-        if len(made) != len(cls._fields):
-            raise TypeError(f"{cls.__name__} has {len(cls._fields)} fields, not {len(made)}")
-        return made
-
     def _replace(self, **changes: Any) -> Self:
         """The same with other values for some fields."""
-        made = self._make(map(changes.pop, self._fields, self))
+        values = tuple(map(changes.pop, self._fields, self))
         if changes:
             raise ValueError(f"{type(self).__name__} has no field {', '.join(changes)}")
-        return made
+        return _new(type(self), values)
 
     __replace__ = _replace  # for `copy.replace`
 
@@ -98,6 +97,7 @@ class _RecordType(type):
             "__slots__": (),
             "__match_args__": fields,
             "_fields": fields,
+            "_count": len(fields),
             "_field_defaults": defaults,
             "_tail": tuple(defaults.values()),
         }

@@ -105,7 +105,8 @@ class HistorySQL(Record):
 def applied(row: Sequence[Any]) -> AppliedMigration:
     """A row of the history, as `HistorySQL.read` gives it."""
     id, hash, applied_at = row[:3]
-    return AppliedMigration(id, hash, datetime.fromisoformat(_as_python_has_it(applied_at)))
+    at = datetime.fromisoformat(_as_python_has_it(applied_at))
+    return AppliedMigration._make((id, hash, at))
 
 
 def _as_python_has_it(moment: str) -> str:

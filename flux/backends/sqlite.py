@@ -326,7 +326,7 @@ class SQLiteBackend(MigrationBackend):
         from datetime import datetime
 
         return [
-            AppliedMigration(id, hash, datetime.fromisoformat(applied_at))
+            AppliedMigration._make((id, hash, datetime.fromisoformat(applied_at)))
             for id, hash, applied_at in self.fetch(
                 f"SELECT id, hash, applied_at FROM {self.table} ORDER BY id"
             )
