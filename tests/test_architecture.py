@@ -161,8 +161,10 @@ def test_imports_point_up(room: str) -> None:
         ),
         pytest.param({"sys.exit"}, {"__main__"}, id="ends Python"),
         pytest.param({"os._exit"}, {"cli"}, id="ends Python over its threads"),
-        pytest.param({"signal.signal"}, {"cli"}, id="handles signals"),
-        pytest.param({"threading.Thread"}, {"interruption", "backends/watch"}, id="starts threads"),
+        pytest.param({"signal.signal", "_signal"}, {"cli"}, id="handles signals"),
+        pytest.param(
+            {"threading.Thread", "_thread"}, {"interruption", "backends/watch"}, id="starts threads"
+        ),
         pytest.param({"asyncio"}, set(), id="is anything but synchronous"),
         pytest.param(
             {"django"}, {room for room in ROOMS if room.startswith("django/")}, id="knows Django"
