@@ -145,6 +145,11 @@ def test_help(directory: Path, arguments: list[str]) -> None:
     assert imported & (NEVER | NOT_FOR_HELP) == set()
 
 
+def test_help_of_short_lines(directory: Path) -> None:
+    """Nothing is wrapped where all fits."""
+    assert "textwrap" not in imported_by(directory, "--help")
+
+
 @pytest.mark.parametrize("applied", [False, True], ids=["pending", "applied"])
 def test_status(directory: Path, applied: bool) -> None:
     """No module of another backend, of running migrations, or of anything heavy."""
