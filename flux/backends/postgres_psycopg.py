@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
 import psycopg
 from psycopg import conninfo, pq
@@ -22,10 +23,6 @@ from psycopg.types.numeric import FloatLoader, IntLoader
 
 from flux.backends.postgres_driver import Driver
 from flux.exceptions import ConnectionStateError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, ClassVar, Final
 
 
 class Psycopg(Driver):
