@@ -14,7 +14,7 @@ from functools import partial
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from typing import NoReturn, TypeVar
+    from typing import Any, NoReturn, TypeVar
 
     _Result = TypeVar("_Result")
 
@@ -59,7 +59,10 @@ def in_thread(act: Callable[[], _Result]) -> _Result:
 
 
 def _is_main_thread() -> bool:
-    """Where nobody has imported `threading`, nobody has other threads."""
+    """Whether this thread is the one that is interrupted.
+
+    Where nobody has imported `threading`, nobody has started another one.
+    """
     threading = sys.modules.get("threading")
     return threading is None or threading.current_thread() is threading.main_thread()
 
@@ -71,8 +74,7 @@ def uninterrupted(act: Callable[[], _Result]) -> _Result:
     """
     if not _is_main_thread():
         return act()
-    results: list[_Result] = []
-    call, interruption = _Call(lambda: results.append(act())), None
+    call, interruption = _Call(act), None
     call.start()
     while not call.done.is_set():
         try:
@@ -81,17 +83,18 @@ def uninterrupted(act: Callable[[], _Result]) -> _Result:
             interruption = error
     if interruption is not None:
         raise interruption from call.failure
-    call.raise_failure()
-    return results[0]
+    result: _Result = call.result()
+    return result
 
 
 class _Call:
     """A call in a thread of its own."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
+    def __init__(self, act: Callable[[], Any]) -> None:
         import threading
 
         self._act = act
+        self._results: list[Any] = []
         self.failure: BaseException | None = None
         # Not Thread.join, which before Python 3.13 takes a thread for ended when a signal comes.
         self.done = threading.Event()
@@ -111,14 +114,15 @@ class _Call:
         while not self.done.wait(_PIECE):
             pass
 
-    def raise_failure(self) -> None:
-        """Raise what it raised, if it did."""
+    def result(self) -> Any:
+        """What it gave. Raises what it raised."""
         if self.failure is not None:
             raise self.failure
+        return self._results[0]
 
     def _work(self) -> None:
         try:
-            self._act()
+            self._results.append(self._act())
         except BaseException as error:
             self.failure = error
         finally:
