@@ -10,12 +10,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
 
 from flux.exceptions import InvalidConfigurationError
+from flux.record import Record
 
-# Only what every address is asked is compiled at once: flux starts in little more time than Python.
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=//)")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+# Patterns are compiled where they are asked: flux starts in little more time than Python.
+_LETTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_WORD: Final = _LETTERS | set("0123456789._-")
+_SCHEME: Final = _LETTERS | set("0123456789+.-")
+#: Any address but a plain path has one of these.
+_TELLING: Final = frozenset(":@=?")
 _BACKEND_OF_SCHEME: Final = {
     "postgres": "postgres",
     "postgresql": "postgres",
@@ -43,7 +51,7 @@ _URL: Final = (
     rf"(?:\?(?P<query>(?:{_PARAMETER}(?:&{_PARAMETER})*)?))?"
 )
 #: Any word, so that a mistyped or a new keyword does not make the name of a SQLite file.
-_KEYWORD_STRING: Final = re.compile(r"\s*\w+\s*=")
+_KEYWORD_STRING: Final = r"\s*\w+\s*="
 _PAIR: Final = r"(?s)\s*(?P<name>[^\s=]+)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?!')(?:\\.|[^\s\\])*)"
 _UNPRINTABLE: Final = r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]"
 _BAD_PERCENT: Final = r"%(?![0-9A-Fa-f]{2})|%00"
@@ -81,7 +89,7 @@ _FILES: Final = frozenset(
 _LONG: Final = 4
 
 
-class _Parameter(NamedTuple):
+class _Parameter(Record):
     """One parameter of an address: its name, its value as written, and as it is meant."""
 
     name: str
@@ -91,8 +99,10 @@ class _Parameter(NamedTuple):
 
 def scheme(address: str) -> str | None:
     """The part before `://` in lower case, without a driver (`+psycopg2`); None for none."""
-    match = _SCHEME.match(address)
-    return match[1].lower().partition("+")[0] if match else None
+    name, mark, _ = address.partition("://")
+    if not mark or name[:1] not in _LETTERS or not _SCHEME.issuperset(name):
+        return None
+    return name.lower().partition("+")[0]
 
 
 def backend_of(address: str) -> str:
@@ -254,6 +264,8 @@ def redact(address: str) -> str:
 
     Of one that does not parse no more than the scheme is left.
     """
+    if _TELLING.isdisjoint(address):
+        return address
     if _is_keyword_string(address):
         if _pairs(address) is None:
             return "***"
@@ -286,7 +298,7 @@ def without_secrets(message: str, address: str) -> str:
 
 def _check(address: str) -> None:
     """Refuse what a driver would misread, quoting pieces of a secret in its error."""
-    if re.search(_UNPRINTABLE, address):
+    if not address.isprintable() and re.search(_UNPRINTABLE, address):
         raise _cannot_be_read(
             "it holds a control character or bytes that are not UTF-8",
             "in a URL write them percent-encoded, a line break as %0A for instance",
@@ -299,15 +311,31 @@ def _check(address: str) -> None:
                 "password='two words'; in quotes, write ' as \\' and \\ as \\\\",
             )
         return
-    if re.search(_BAD_PERCENT, address):
+    if "%" in address and re.search(_BAD_PERCENT, address):
         raise _cannot_be_read(
             "a % is not followed by the two digits of a character", "write % itself as %25"
         )
+    if _is_plain(address):
+        return
     match = re.fullmatch(_URL, address)
     if match is None:
         raise _misread(address)
     if not _ports_are_right(match["hosts"]):
         raise _no_port()
+
+
+def _is_plain(url: str) -> bool:
+    """Whether a URL is one of the grammar at first sight, which takes long to compile.
+
+    It is `scheme://user:password@host:port/database` of letters, digits, `.`, `_` and `-`.
+    """
+    authority, _, database = url.partition("://")[2].partition("/")
+    userinfo, _, location = authority.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    host, colon, port = location.partition(":")
+    has_port = port.isascii() and port.isdigit() and 0 < int(port) < 2**16
+    words = (user, password, host, database)
+    return (has_port or not colon) and all(map(_WORD.issuperset, words))
 
 
 def _misread(address: str) -> InvalidConfigurationError:
@@ -351,7 +379,7 @@ def _ports_are_right(hosts: str) -> bool:
 
 
 def _checked_path(path: str) -> str:
-    if re.match(_FORGOTTEN_SCHEME, path):
+    if "@" in path and re.match(_FORGOTTEN_SCHEME, path):
         raise InvalidConfigurationError(
             "the address reads like one with a user and a password, which SQLite has not",
             hint=f"{FORMS['postgres']}, for instance; a file of that name is ./NAME",
@@ -366,7 +394,7 @@ def _checked_path(path: str) -> str:
 
 
 def _is_keyword_string(address: str) -> bool:
-    return _KEYWORD_STRING.match(address) is not None
+    return "=" in address and re.match(_KEYWORD_STRING, address) is not None
 
 
 def _pairs(address: str) -> list[re.Match[str]] | None:
@@ -458,7 +486,7 @@ def _redact_path(address: str) -> str:
 
 def _hides(text: str) -> bool:
     """Whether a text that is no address, nor surely a path, seems to hold a password."""
-    if re.match(_SURE_PATH, text):
+    if _TELLING.isdisjoint(text) or re.match(_SURE_PATH, text):
         return False
     return re.search(_REVEALING, text) is not None or re.match(r"[^@]*/[^@]*@", text) is not None
 

@@ -76,8 +76,15 @@ class Arguments(argparse.Namespace):
     done: list[StepResult] | None
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves a line alone that fits: to wrap one, argparse imports `textwrap`, which is slow."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return [text] if len(text) <= width else super()._split_lines(text, width)
+
+
 #: With a width of its own: to ask the terminal for one, argparse imports `shutil`, which is slow.
-_HELP_FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=90)
+_HELP_FORMATTER = partial(_HelpFormatter, width=90)
 
 
 #: In `arguments.command`: the versions were asked for.
@@ -143,6 +150,14 @@ def _without_secrets(message: str, words: Sequence[str]) -> str:
             if (shown := address.redact(given)) != given:
                 message = message.replace(repr(given), repr(shown)).replace(given, shown)
     return message
+
+
+def leave_untranslated() -> None:
+    """Have argparse say its words as they are: for a process that is flux's own.
+
+    Python has no translations of them, and to look for some takes longer than to parse.
+    """
+    vars(argparse)["_"] = lambda text: text
 
 
 def build_parser(host: Host) -> _Parser:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from flux.backends.base import MigrationBackend
 from flux.directory import loading_problems
 from flux.exceptions import MigrationLoadingError, Problem
-from flux.journal import find_changes
 from flux.migration import Migration, Repeatable, Script
 from flux.plan import Step
+from flux.units import find_changes
 
 
 def problems_of(step: Step, backend: MigrationBackend) -> list[Problem]:

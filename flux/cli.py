@@ -6,10 +6,12 @@ output; errors, questions' refusals and waits to standard error.
 
 from __future__ import annotations
 
+# What `signal` makes enums of, which takes long.
+import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
-from flux.arguments import VERSION, Arguments, build_parser, parse
+from flux.arguments import VERSION, Arguments, build_parser, leave_untranslated, parse
 from flux.console import interrupted, load_config, open_runner, print_json, show_error, tell
 from flux.exit_codes import (
     DONE,
@@ -104,6 +106,7 @@ def run() -> int:
 
     # Looking for garbage among the objects of thousands of migrations takes time, and finds none.
     gc.set_threshold(50_000)
+    leave_untranslated()
     try:
         return main()
     finally:
@@ -386,20 +389,16 @@ class _Sigterm:
     """Lets SIGTERM do what Ctrl-C does, within a `with` block."""
 
     def __enter__(self) -> _Sigterm:
-        import signal
-
         self.was_received = False
         try:
-            self._before = signal.signal(signal.SIGTERM, self._interrupt)
+            self._before = _signal.signal(_signal.SIGTERM, self._interrupt)
         except ValueError:
             self._before = None  # not in the main thread, which alone gets signals
         return self
 
     def __exit__(self, *exception: object) -> None:
-        import signal
-
         if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+            _signal.signal(_signal.SIGTERM, self._before)
 
     def _interrupt(self, signal_number: int, frame: object) -> NoReturn:
         self.was_received = True

@@ -1,4 +1,4 @@
-"""Configuration: the only room that reads TOML or the environment.
+"""Configuration: the only room that reads its file or the environment.
 
 `FluxConfig` is what every other room gets: frozen, complete, and checked.
 """
@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
 
-from flux import address
+from flux import address, toml
 from flux.exceptions import InvalidConfigurationError, Location, Problem
 from flux.migration import Late, Missing, Order
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CONFIG_FILE = "flux.toml"
 SCHEMA_FILE = "schema.txt"
@@ -28,11 +32,12 @@ LATE = ("refuse", "allow", "prove")
 
 TypeOrTypes = type | tuple[type, ...]
 
-_VARIABLE = re.compile(r"\$(?:\$|\{([^}]*)(\}?))")
+# Patterns are compiled where they are needed.
+_VARIABLE = r"\$(?:\$|\{([^}]*)(\}?))"
 _SENSITIVE = r"(?i)://|ur[il]|dsn|pass|pwd|secret|token|key|auth"
 
 
-class FluxConfig(NamedTuple):
+class FluxConfig(Record):
     """The settings of a project; `docs/configuration.md` describes each.
 
     `migration_directory` counts from the working directory; `from_file` has already joined it
@@ -268,7 +273,9 @@ class FluxConfig(NamedTuple):
 
     def _filled(self, setting: str, value: str) -> str:
         """An address of the file, with the environment's variables in it."""
-        return _VARIABLE.sub(partial(self._variable, setting), value).strip()
+        if "$" in value:
+            value = re.sub(_VARIABLE, partial(self._variable, setting), value)
+        return value.strip()
 
     def _refuse_address_of_another(self, url: str, source: str | None) -> None:
         meant = address.backend_of(url)
@@ -393,7 +400,9 @@ def _is_text(value: object) -> bool:
 
 
 def _is_backend_name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) is not None
+    if not isinstance(value, str) or not value:
+        return False
+    return all(letter.isalnum() or letter in "_.-" for letter in value)
 
 
 def _is_texts(value: object) -> bool:
@@ -480,12 +489,8 @@ def _read_toml(path: str) -> dict[str, Any]:
         raise InvalidConfigurationError(
             f"cannot be read: {error.strerror}", location=Location(path)
         ) from error
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        return toml.loads(_decoded(content))
     except UnicodeDecodeError as error:
         raise InvalidConfigurationError("is not UTF-8", location=Location(path)) from error
     except (ValueError, RecursionError) as error:
@@ -495,10 +500,15 @@ def _read_toml(path: str) -> dict[str, Any]:
         line, column = numbers if len(numbers) == 2 else (None, None)
         source = None
         if line is not None:
-            source = content.decode("utf-8-sig").split("\n")[line - 1]
+            source = _decoded(content).split("\n")[line - 1]
             if re.search(_SENSITIVE, source):
                 source = None
         raise InvalidConfigurationError(
             f"is not valid TOML: {message}",
             location=Location(path, line, column, source),
         ) from error
+
+
+def _decoded(content: bytes) -> str:
+    """The text of a file; the codec that drops a byte order mark is one more import."""
+    return content.removeprefix(BOM_UTF8).decode()

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
 
 from flux import python_file
 from flux.config import FluxConfig
@@ -34,12 +33,18 @@ from flux.migration import (
     sort_key,
 )
 from flux.python_file import Importable, PythonFile, refuse_nul
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _Read = TypeVar("_Read")
 
 PLACEMENTS: tuple[Placement, Placement] = ("pre-apply", "post-apply")
 #: Where test hooks lie beside the migrations.
 TESTS: Placement = "tests"
 
-_Read = TypeVar("_Read")
 # Patterns that few directories need are compiled when they are used.
 #: goose, dbmate and sql-migrate keep both directions in one file.
 _DOWN_MARKER = r"(?m)^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b"
@@ -54,7 +59,7 @@ _KEPT_BESIDE = (".md", ".rst", ".txt", ".csv", ".json", ".pyc", "readme", "makef
 _UNPRINTABLE = "[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 
 
-class MigrationDirectory(NamedTuple):
+class MigrationDirectory(Record):
     """What a migration directory holds, read and in order.
 
     `id_problems` are breaches of the rules for ids; the plan decides whether they matter,
@@ -80,7 +85,7 @@ class MigrationDirectory(NamedTuple):
         return self._replace(migrations=tuple(migrations), set_aside={})
 
 
-class _Files(NamedTuple):
+class _Files(Record):
     """The names in one directory, sorted into what they are; ids map to file names.
 
     `refused` are names that are meant as migrations and must not be passed over in silence.

@@ -22,15 +22,16 @@ FluxMigrationException
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
 
-class Location(NamedTuple):
+class Location(Record):
     """A place in a file: `path`, and where known 1-based `line` and `column` and the line's text.
 
     `column` is None where the place within the line is not known; it is never guessed.
@@ -87,7 +88,7 @@ class Location(NamedTuple):
         return drawing
 
 
-class Problem(NamedTuple):
+class Problem(Record):
     """One thing that is wrong: what kind, which migrations, in words, and the way out.
 
     `kind` is a word of flux's vocabulary (`divergent`, `missing`, `late`, `duplicate`, …).

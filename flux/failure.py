@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import (
     ChangedError,
@@ -18,11 +16,13 @@ from flux.exceptions import (
     MigrationApplyError,
     MigrationInDoubtError,
 )
-from flux.journal import UnderWay, difference
+from flux.journal import UnderWay
 from flux.migration import Repeatable, Script
 from flux.plan import Step
 from flux.python_file import python_location
+from flux.units import difference
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux.outcome import Aftermath
 

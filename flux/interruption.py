@@ -6,16 +6,24 @@ therefore runs in a thread of its own; the main thread waits, and cancels it.
 
 from __future__ import annotations
 
-import threading
+import _thread
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, NoReturn, TypeVar
 
-_Result = TypeVar("_Result")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from typing import Any, NoReturn, TypeVar
+
+    _Result = TypeVar("_Result")
+
 
 #: Seconds that a step gets to end after each way of asking it to.
 _GRACE = 1.0
 _TIMES = 10
+#: Seconds of waiting at a time: on Windows a wait without limit sees no signal.
+_PIECE = 0.5
 
 
 def in_thread(act: Callable[[], _Result]) -> _Result:
@@ -23,13 +31,40 @@ def in_thread(act: Callable[[], _Result]) -> _Result:
 
     Raises what it raises. An interruption ends the waiting at once; the thread is left behind.
     Only the main thread is ever interrupted: in another one, `act` is just called.
+
+    Every connection is made in here. It runs no code but the driver's, and so does without what
+    the import of `threading` takes.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         return act()
-    call = _Call(act)
-    call.start()
-    call.wait()
-    return call.result()
+    results: list[_Result] = []
+    failures: list[BaseException] = []
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def work() -> None:
+        try:
+            results.append(act())
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(work, ())
+    while not done.acquire(timeout=_PIECE):
+        pass
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _is_main_thread() -> bool:
+    """Whether this thread is the one that is interrupted.
+
+    Where nobody has imported `threading`, nobody has started another one.
+    """
+    threading = sys.modules.get("threading")
+    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def uninterrupted(act: Callable[[], _Result]) -> _Result:
@@ -37,7 +72,7 @@ def uninterrupted(act: Callable[[], _Result]) -> _Result:
 
     Raises what it raises, and KeyboardInterrupt when it is over, if one came meanwhile.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         return act()
     call, interruption = _Call(act), None
     call.start()
@@ -48,15 +83,18 @@ def uninterrupted(act: Callable[[], _Result]) -> _Result:
             interruption = error
     if interruption is not None:
         raise interruption from call.failure
-    return call.result()
+    result: _Result = call.result()
+    return result
 
 
-class _Call(Generic[_Result]):
+class _Call:
     """A call in a thread of its own."""
 
-    def __init__(self, act: Callable[[], _Result]) -> None:
+    def __init__(self, act: Callable[[], Any]) -> None:
+        import threading
+
         self._act = act
-        self._results: list[_Result] = []
+        self._results: list[Any] = []
         self.failure: BaseException | None = None
         # Not Thread.join, which before Python 3.13 takes a thread for ended when a signal comes.
         self.done = threading.Event()
@@ -73,11 +111,10 @@ class _Call(Generic[_Result]):
 
     def wait(self) -> None:
         """Return when it is done."""
-        # In pieces: on Windows a wait without limit sees no signal.
-        while not self.done.wait(0.5):
+        while not self.done.wait(_PIECE):
             pass
 
-    def result(self) -> _Result:
+    def result(self) -> Any:
         """What it gave. Raises what it raised."""
         if self.failure is not None:
             raise self.failure

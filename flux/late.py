@@ -9,12 +9,17 @@ written by hand has whatever time it was given. A wrong order is an undo on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _PREFIX = "late:"
 
 
-class LateRun(NamedTuple):
+class LateRun(Record):
     """That a migration ran late: after `after`, which is newer. `number` orders late ones.
 
     It is written before its batch begins, and means nothing while the history lacks the id.

@@ -7,33 +7,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from flux.digest import sha256
 from flux.exceptions import IrreversibleMigrationError, Location, MigrationLoadingError
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import datetime
+    from typing import Any, Literal, TypeAlias
 
-Order = Literal["text", "natural"]
+Order: TypeAlias = "Literal['text', 'natural']"
 #: What to do where the history has migrations that are not on disk.
-Missing = Literal["refuse", "allow-newer"]
+Missing: TypeAlias = "Literal['refuse', 'allow-newer']"
 #: What to do with migrations that are pending, but older than the newest applied one.
-Late = Literal["refuse", "allow", "prove"]
+Late: TypeAlias = "Literal['refuse', 'allow', 'prove']"
 #: Where scripts lie that are no migrations; those of `tests` are run by `flux test` alone.
-Placement = Literal["pre-apply", "post-apply", "tests"]
+Placement: TypeAlias = "Literal['pre-apply', 'post-apply', 'tests']"
 
 BOM = "\ufeff"
-#: Characters of a text that is hashed piece by piece.
-_LONG = 1 << 20
+#: Characters of a text that is worth the import of OpenSSL, and how many are hashed at once.
+_LONG = 1 << 11
+_PIECE = 1 << 20
 _WHITE_SPACE = " \t\n\r\f\v"
 # Patterns that few files need are compiled when they are used.
 _LEADING_COMMENTS = {
     ".sql": r"(?s:\s+|--[^\n]*|/\*.*?\*/)*",
     ".py": r"(?:\s+|#[^\n]*)*",
 }
-_MENTIONS_DIRECTIVE = re.compile(r":(?<=[fF][lL][uU][xX]:)")  # a colon is found fast
+_MENTIONS_DIRECTIVE = r":(?<=[fF][lL][uU][xX]:)"  # a colon is found fast
 _DIRECTIVE_LINES = {
     ".sql": r"(?im)--[ \t]*flux:(.*)$",
     ".py": r"(?im)#[ \t]*flux:(.*)$",
@@ -44,7 +47,7 @@ _NUMBER = re.compile(r"(\d+)")
 _NUMERIC_PREFIX = re.compile(r"([A-Za-z]*)(\d+(?:[._-]\d+)*)", re.ASCII)
 
 
-class Directives(NamedTuple):
+class Directives(Record):
     """What a file's leading comments ask of flux; the README explains each.
 
     The timeouts are in seconds, 0 for none; None leaves them to the configuration.
@@ -71,7 +74,7 @@ class Directives(NamedTuple):
 _NONE_GIVEN = Directives()
 
 
-class Script(NamedTuple):
+class Script(Record):
     """What one file says to do in one direction: SQL text, or a function of the connection.
 
     `path` is the file as it is shown to users; `within` names the Python function that gave
@@ -105,7 +108,7 @@ class Script(NamedTuple):
         text = normalise(raw)
         found = read_directives(text, ".sql", path, within=within)
         # By their places: there may be thousands of them.
-        return cls(path, text_hash(text), text, raw, None, found | directives, within)
+        return cls._make((path, text_hash(text), text, raw, None, found | directives, within, None))
 
     @property
     def is_empty(self) -> bool:
@@ -129,7 +132,7 @@ class Script(NamedTuple):
         return Location.of_offset(self.path, self.text, offset, within=self.within)
 
 
-class Migration(NamedTuple):
+class Migration(Record):
     """One named change on disk: an id, the script to apply, perhaps a script to undo.
 
     `read_undo` reads the undo from disk when it is needed; None where there is no undo.
@@ -174,7 +177,7 @@ class Migration(NamedTuple):
         return is_legacy_hash(recorded_hash) and recorded_hash == self.script.legacy_hash
 
 
-class Repeatable(NamedTuple):
+class Repeatable(Record):
     """A script of `pre-apply/` or `post-apply/`, run around batches; it has no undo."""
 
     id: str
@@ -192,7 +195,7 @@ class Repeatable(NamedTuple):
         return self.script.path
 
 
-class AppliedMigration(NamedTuple):
+class AppliedMigration(Record):
     """A row of the history: what was applied, with which hash, and when.
 
     `applied_at` carries a time zone where the database keeps one.
@@ -220,12 +223,14 @@ def text_hash(text: str) -> str:
 
 def _hash_in_pieces(text: str) -> str:
     """The same for a long text, which is not copied as a whole."""
+    from hashlib import sha256
+
     end = len(text)
     while end and text[end - 1] in _WHITE_SPACE:
         end -= 1
     hashed = sha256()
-    for start in range(0, end, _LONG):
-        hashed.update(text[start : min(end, start + _LONG)].encode())
+    for start in range(0, end, _PIECE):
+        hashed.update(text[start : min(end, start + _PIECE)].encode())
     return hashed.hexdigest()
 
 
@@ -247,7 +252,7 @@ def read_directives(
     Raises `MigrationLoadingError` for a directive that is not known, and for one that comes
     too late in the file to be heeded.
     """
-    if not _MENTIONS_DIRECTIVE.search(text):
+    if ":" not in text or not re.search(_MENTIONS_DIRECTIVE, text):
         return _NONE_GIVEN
     leading = re.match(_LEADING_COMMENTS[ending], text)
     end = leading.end() if leading else 0

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
 
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import TransactionEndedError
 from flux.journal import UnderWay
 from flux.migration import Repeatable, Script
 from flux.plan import DatabaseState, Step
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
 
 #: A step that failed may have taken effect: a COMMIT had arrived when the connection broke.
-Outcome = Literal["no effect", "took effect", "unknown"]
+Outcome: TypeAlias = "Literal['no effect', 'took effect', 'unknown']"
 
 
-class Aftermath(NamedTuple):
+class Aftermath(Record):
     """What became of the steps that were under way when one failed.
 
     `outcome` is that of the one that failed; `half` says how far it got without a transaction.

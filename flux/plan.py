@@ -7,7 +7,6 @@ error comes out. The runner obeys the plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from flux.directory import MigrationDirectory
 from flux.exceptions import (
@@ -33,12 +32,15 @@ from flux.migration import (
     is_set_aside,
     sort_key,
 )
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import datetime
+    from typing import Literal, TypeAlias
 
-Action = Literal["apply", "undo", "run"]
-MigrationState = Literal["applied", "pending", "late", "divergent", "missing"]
+Action: TypeAlias = "Literal['apply', 'undo', 'run']"
+MigrationState: TypeAlias = "Literal['applied', 'pending', 'late', 'divergent', 'missing']"
 #: The kinds of problems that are between the history and the directory.
 DISAGREEMENTS = ("divergent", "missing", "late")
 _RENAME = (
@@ -47,7 +49,7 @@ _RENAME = (
 )
 
 
-class DatabaseState(NamedTuple):
+class DatabaseState(Record):
     """What the target database says: its history, and what flux remembers beside it.
 
     `history` is None on a database that flux has never touched. `unfinished` says that a
@@ -77,7 +79,7 @@ class DatabaseState(NamedTuple):
         return in_order_of_application(self.applied, self.late, sort_key(order))
 
 
-class Step(NamedTuple):
+class Step(Record):
     """One thing to do: apply or undo a migration, or run a repeatable.
 
     `half` says how far an earlier run got with it, `late` after which newer one it is applied.
@@ -113,7 +115,7 @@ class Step(NamedTuple):
         return self._replace(subject=self.subject._replace(read_undo=lambda: script))
 
 
-class Plan(NamedTuple):
+class Plan(Record):
     """What would run, in order. `finishes` says that it completes a batch that was cut off."""
 
     steps: tuple[Step, ...] = ()
@@ -134,7 +136,7 @@ class Plan(NamedTuple):
         return tuple((step.action, step.name, step.subject.script.hash) for step in self.steps)
 
 
-class StatusRow(NamedTuple):
+class StatusRow(Record):
     """One migration as `status` shows it: on disk, in the history, or both.
 
     `half` says how far a run got that was to apply or undo it and did not come to the end.
@@ -166,15 +168,8 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
             found = "late" if is_late else "pending"
         else:
             found = "applied" if migration.matches(row.hash) else "divergent"
-        rows.append(
-            StatusRow(
-                id,
-                found,
-                row and row.applied_at,
-                migration.path if migration else None,
-                half if half_id == id else None,
-            )
-        )
+        at, path = row and row.applied_at, migration.path if migration else None
+        rows.append(StatusRow._make((id, found, at, path, half if half_id == id else None)))
     return tuple(rows)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from flux.exceptions import Location
+from flux.record import Record
 
 #: Seconds that a script runs before it is told of, and at most between two lines about it.
 REPORT_AFTER = 2.0
@@ -20,7 +20,7 @@ _SECRET = re.compile(
 )
 
 
-class Blocker(NamedTuple):
+class Blocker(Record):
     """A session that a statement waits for, as far as this user may see it.
 
     `seconds` is how long it has been in its state; `query` is its last one, cut to a line.
@@ -43,7 +43,7 @@ class Blocker(NamedTuple):
         return text + (f": {one_line(self.query, _QUERY)}" if self.query else "")
 
 
-class Progress(NamedTuple):
+class Progress(Record):
     """A script that takes long, and the statement it is at, as far as that is known.
 
     `location` is that of the statement, or the file alone; `statement` is its first words, and

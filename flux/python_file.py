@@ -11,14 +11,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, ModuleType
-from typing import Any, Literal, NamedTuple
 
 from flux.exceptions import InvalidMigrationModuleError, Location, MigrationLoadingError
 from flux.migration import Script, read_directives
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
 
 Importable = Callable[[], AbstractContextManager[None]]
 #: The functions that a file may have; those of test hooks last.
-Function = Literal["apply", "undo", "before", "after", "undone"]
+Function: TypeAlias = "Literal['apply', 'undo', 'before', 'after', 'undone']"
 
 #: Flags of code objects, as `inspect` names them, without its price.
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_GENERATOR = 0x04, 0x08, 0x20
@@ -50,7 +54,7 @@ def importable(project_directory: str, path: str) -> Iterator[None]:
                 del sys.modules[name]
 
 
-class PythonFile(NamedTuple):
+class PythonFile(Record):
     """A Python migration that was run: its path, its source and its names."""
 
     path: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux.exceptions import (
     FluxMigrationException,
@@ -17,8 +16,12 @@ from flux.exceptions import (
     MigrationLockError,
     Problem,
 )
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from flux.findings import Finding
     from flux.journal import UnderWay
     from flux.plan import Plan, Step
@@ -31,7 +34,7 @@ FORMAT = 1
 _CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 
 
-class Palette(NamedTuple):
+class Palette(Record):
     """How to set words apart: escape sequences for a terminal, or nothing."""
 
     good: str = ""

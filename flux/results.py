@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
 from flux.exceptions import Problem
 from flux.plan import StatusRow, Step
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Literal
+
     from flux.progress import Progress
 
 
-class StepResult(NamedTuple):
+class StepResult(Record):
     """One step that was done: what, and how long it took in seconds."""
 
     action: Literal["apply", "undo", "run"]
@@ -19,7 +21,7 @@ class StepResult(NamedTuple):
     seconds: float
 
 
-class BatchResult(NamedTuple):
+class BatchResult(Record):
     """What a batch did, in order; empty when there was nothing to do."""
 
     steps: tuple[StepResult, ...] = ()
@@ -35,7 +37,7 @@ class BatchResult(NamedTuple):
         return tuple(step.name for step in self.steps if step.action == "undo")
 
 
-class Status(NamedTuple):
+class Status(Record):
     """The state of every migration, and what is wrong.
 
     `initialized` says that there is a history, `unfinished` that a batch stopped before its
@@ -62,7 +64,7 @@ class Status(NamedTuple):
         return not (self.pending or self.unfinished or self.changed or is_half_done)
 
 
-class Event(NamedTuple):
+class Event(Record):
     """Something that happens while a batch runs, for `on_event`.
 
     `kind` is `start` or `done` of a step, `wait`, of which `message` says for whom, `warning`, or

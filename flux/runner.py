@@ -10,16 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
 
 from flux import directory as directories
 from flux.address import backend_of
 from flux.backends import backend_of_connection
 from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
-from flux.checking import problems_of
 from flux.config import FluxConfig
 from flux.exceptions import (
     ApprovalError,
@@ -29,8 +27,7 @@ from flux.exceptions import (
     Problem,
     UnknownMigrationError,
 )
-from flux.journal import Entry, UnderWay, find_change_of_open
-from flux.log import Log
+from flux.journal import Entry, UnderWay
 from flux.migration import AppliedMigration, Migration
 from flux.plan import (
     DatabaseState,
@@ -48,15 +45,20 @@ from flux.plan import (
 from flux.results import BatchResult, Event, Status, StepResult
 from flux.steps import StepRunner
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
     from typing_extensions import Self
+
+    from flux.log import Log
 
 #: Asked with the plan before anything is locked; True goes ahead.
 Confirm = Callable[[Plan], bool]
 
 
 #: Of a statement in doubt: it took effect, or it is to run again.
-Answer = Literal["skip", "retry"]
+Answer: TypeAlias = "Literal['skip', 'retry']"
 
 
 class FluxRunner(StepRunner):
@@ -76,7 +78,6 @@ class FluxRunner(StepRunner):
         directory: directories.MigrationDirectory | None = None,
     ) -> None:
         super().__init__(config, backend, on_event=on_event)
-        self._log = Log()
         self._directory = directory
         self._state: DatabaseState | None = None
         #: Called with the runner of each scratch database in which something is proven.
@@ -174,8 +175,7 @@ class FluxRunner(StepRunner):
         steps = [
             Step("apply", m, half) for m in self.directory.migrations if half and m.id == half.id
         ]
-        found = [problem for step in steps for problem in problems_of(step, self.backend)]
-        return [problem for problem in found if problem.kind == "under-way"]
+        return [problem for problem in self._problems_of(steps) if problem.kind == "under-way"]
 
     def list_applied_migrations(self) -> list[Migration]:
         """The migrations on disk that are applied, in order. Read-only."""
@@ -236,7 +236,7 @@ class FluxRunner(StepRunner):
 
     def check(self, plan: Plan) -> None:
         """Raise `MigrationLoadingError` for everything in a plan that could not run. Read-only."""
-        _refuse_scripts([p for step in plan.steps for p in problems_of(step, self.backend)])
+        _refuse_scripts(self._problems_of(plan.steps))
 
     def check_directory(self) -> tuple[Problem, ...]:
         """What in any migration, undo or repeatable on disk could not run. Read-only."""
@@ -250,7 +250,15 @@ class FluxRunner(StepRunner):
             ),
             *(Step("run", repeatable) for repeatable in directory.post_apply),
         ]
-        return tuple(problem for step in actions for problem in problems_of(step, self.backend))
+        return tuple(self._problems_of(actions))
+
+    def _problems_of(self, steps: Sequence[Step]) -> list[Problem]:
+        """What stands against steps, which most runs have none of. Read-only."""
+        if not steps:
+            return []
+        from flux.checking import problems_of
+
+        return [problem for step in steps for problem in problems_of(step, self.backend)]
 
     def _require_proof(self, plan: Plan) -> None:
         """Refuse late migrations whose order matters, where that is to be proven. Read-only.
@@ -367,6 +375,8 @@ class FluxRunner(StepRunner):
         if answer == "retry":
             return half.open._replace(state="failed")
         [step] = [step for step in plan.steps if step.half is not None]
+        from flux.units import find_change_of_open
+
         _refuse_scripts(find_change_of_open(step.script, self.backend.units(step.script), half))
         return half.open._replace(state="finished")
 
@@ -471,6 +481,12 @@ class FluxRunner(StepRunner):
         # Where this fails, the next `apply` runs the repeatables once more, and no harm is done.
         with suppress(Exception):
             self.backend.mark_finished()
+
+    @cached_property
+    def _log(self) -> Log:
+        from flux.log import Log
+
+        return Log()
 
     def _emit(self, event: Event) -> None:
         self._log.note(event)

@@ -11,15 +11,18 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from flux.record import Record
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Literal, TypeAlias
 
-Dialect = Literal["postgres", "sqlite", "generic"]
+Dialect: TypeAlias = "Literal['postgres', 'sqlite', 'generic']"
 
 
-class Statement(NamedTuple):
+class Statement(Record):
     """One statement: an exact slice of the source, without its `;` and comments around it."""
 
     text: str
@@ -29,14 +32,14 @@ class Statement(NamedTuple):
     copy_data: str | None = None  # the rows after `COPY … FROM stdin;`, each ended by a newline
 
 
-class Numbered(NamedTuple):
+class Numbered(Record):
     """A statement and its place among all of its file, counted from 1."""
 
     number: int
     statement: Statement
 
 
-class MetaCommand(NamedTuple):
+class MetaCommand(Record):
     r"""A psql command, from its backslash to the end of the line; `\;` and `\:` are just that."""
 
     text: str
@@ -61,6 +64,11 @@ class UnterminatedError(SplitError):
     def __init__(self, what: str, text: str, offset: int) -> None:
         super().__init__(f"unterminated {what}", text, offset)
         self.what = what
+
+
+def without_commands(pieces: Iterable[Statement | MetaCommand]) -> list[Statement]:
+    """The statements alone; only PostgreSQL's dialect has psql's commands."""
+    return [piece for piece in pieces if isinstance(piece, Statement)]
 
 
 def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
@@ -176,7 +184,7 @@ def _find_leading(text: str, dialect: Dialect) -> tuple[str, ...]:
 _leading_words = lru_cache(maxsize=64)(_find_leading)  # those of a file, not of all files
 
 
-class Token(NamedTuple):
+class Token(Record):
     """A piece of a statement: `kind` is `word`, what a quotation is, or the character itself."""
 
     kind: str
@@ -276,7 +284,7 @@ _META_COPY = r"(?i)\\copy\b.*\bfrom\s+stdin\b"
 _REST_OF_LINE = r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)"
 
 
-class _Rules(NamedTuple):
+class _Rules(Record):
     """A dialect. A quotation is (what it is, how it opens, how it goes on).
 
     How it goes on is searched for after the opening: a match that sets group 1 closes it, one that
@@ -343,7 +351,7 @@ _DIALECTS: dict[Dialect, _Rules] = {
 # --- The scanner
 
 
-class _Lexis(NamedTuple):
+class _Lexis(Record):
     """A dialect's rules, compiled. Group n of `marks` and `tokens` is the nth of `quotations`."""
 
     rules: _Rules

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from flux.address import without_secrets
 from flux.backends import BUILT_IN, backend_of_connection, load_backend
@@ -18,11 +17,13 @@ from flux.backends.base import MigrationBackend
 from flux.backends.signals import HistoryChangedError
 from flux.config import FluxConfig
 from flux.exceptions import DatabaseUnavailableError, InvalidConfigurationError
-from flux.failure import apply_error, cause_of
 from flux.plan import Step
 from flux.results import Event, StepResult
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from typing_extensions import Self
 
     from flux.progress import Progress
@@ -186,6 +187,7 @@ class StepRunner:
 
     def _fail(self, bundle: _Bundle, error: Exception, started: float) -> NoReturn:
         """Raise the error for the steps that were under way; the first of them is what failed."""
+        from flux.failure import apply_error, cause_of
         from flux.outcome import look_after
 
         steps = bundle.left

@@ -83,6 +83,11 @@ def test_the_way_of_a_newcomer(project: Project) -> None:
     assert len(project.applied()) == 1
 
 
+def test_the_help_is_what_argparse_makes_of_it(project: Project) -> None:
+    """Also in a process of flux's own, which looks for no translations."""
+    assert project.succeed("--help") == build_parser(Shell()).format_help()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example_that_is_right(project: Project, command: str) -> None:
     shown = project.succeed(command, "--help")

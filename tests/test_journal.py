@@ -12,17 +12,13 @@ from flux.backends.postgres_journaled import way_of
 from flux.journal import (
     Direction,
     Entry,
-    Unit,
-    Way,
-    entry_of,
-    find_changes,
     read_entries,
     under_way,
-    units_of_text,
     without_ended,
 )
 from flux.migration import Script
 from flux.statements import Statement, split
+from flux.units import Unit, Way, entry_of, find_changes, units_of_text
 
 
 def units(text: str) -> list[Unit]:

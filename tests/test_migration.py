@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Literal
 
 import pytest
@@ -19,6 +20,7 @@ from flux.migration import (
     numeric_prefix,
     read_directives,
     sort_key,
+    text_hash,
 )
 
 # Order --------------------------------------------------------------------------------------
@@ -198,6 +200,13 @@ def test_0_0_3_knew_no_functions_of_the_connection() -> None:
 )
 def test_is_legacy_hash(hash: str, legacy: bool) -> None:
     assert is_legacy_hash(hash) is legacy
+
+
+@pytest.mark.parametrize("length", [0, 2047, 2048, 2049, 1 << 20, (1 << 20) + 1])
+def test_a_hash_is_the_same_however_long_the_text(length: int) -> None:
+    """OpenSSL hashes the long ones, and in pieces."""
+    text = "ü" * length
+    assert text_hash(f"{text}\n \n") == sha256(text.encode()).hexdigest()
 
 
 def test_what_is_sent_is_what_is_hashed() -> None:

@@ -18,9 +18,10 @@ import flux
 from flux.backends.postgres_journaled import way_of
 from flux.backends.postgres_lock import OWN_SESSION
 from flux.exceptions import HalfDoneError, MigrationInDoubtError, UnknownMigrationError
-from flux.journal import ENDED, entry_of, units_of_text
+from flux.journal import ENDED
 from flux.runner import FluxRunner
 from flux.statements import Statement, split
+from flux.units import entry_of, units_of_text
 from tests import driver
 from tests.postgres_project import PostgresProject
 

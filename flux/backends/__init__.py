@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from typing import TYPE_CHECKING, Any
 
 from flux.exceptions import BackendNotInstalledError, InvalidBackendError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from typing import Any
 
     from flux.backends.base import MigrationBackend
 
@@ -31,7 +31,9 @@ def load_backend(name: str) -> type[MigrationBackend]:
         return _load_plugin(name)
     module_name, class_name = BUILT_IN[name]
     try:
-        built_in: type[MigrationBackend] = getattr(importlib.import_module(module_name), class_name)
+        # Not importlib's function, whose import takes longer than this.
+        module = __import__(module_name, fromlist=[class_name])
+        built_in: type[MigrationBackend] = getattr(module, class_name)
         built_in.require_driver()
     except ImportError as error:
         raise BackendNotInstalledError(

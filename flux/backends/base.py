@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux.backends.dbapi import Mechanics
 from flux.backends.signals import HistoryChangedError
@@ -22,27 +21,22 @@ from flux.exceptions import (
     Problem,
     ScratchDatabaseError,
 )
-from flux.journal import (
-    Direction,
-    Entry,
-    Unit,
-    Way,
-    read_entries,
-    unit_of_function,
-    units_of_text,
-    without_ended,
-)
+from flux.journal import Entry, read_entries, without_ended
 from flux.late import LateRun, read_late
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState, Step
-from flux.statements import MetaCommand, SplitError, Statement, split
-from flux.transactions import transaction_problems
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
+    from flux.journal import Direction
     from flux.scratch import ScratchPlace
+    from flux.statements import MetaCommand, Statement
+    from flux.units import Unit, Way
 
 #: The row beside the history that says that a batch is under way, or was cut off.
 UNFINISHED = ("unfinished-batch", "post-apply")
@@ -202,6 +196,8 @@ class MigrationBackend(Mechanics, ABC):
 
     def check(self, script: Script) -> list[Problem]:
         """What in a script this database or flux cannot run. Opens nothing, runs nothing."""
+        from flux.statements import SplitError, split
+
         problems = [
             Problem(
                 "directive",
@@ -227,8 +223,10 @@ class MigrationBackend(Mechanics, ABC):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """What among a script's statements cannot run: here, transaction control. Pure."""
-        statements = [piece for piece in pieces if isinstance(piece, Statement)]
-        return transaction_problems(script, statements, self.dialect)
+        from flux.statements import without_commands
+        from flux.transactions import transaction_problems
+
+        return transaction_problems(script, without_commands(pieces), self.dialect)
 
     def read_state(self) -> DatabaseState:
         """The history, and what flux remembers beside it. Read-only, takes no lock."""
@@ -420,14 +418,17 @@ class MigrationBackend(Mechanics, ABC):
 
     def units(self, script: Script) -> list[Unit]:
         """The units of a script without a transaction. Pure."""
+        from flux.units import unit_of_function, units_of_text
+
         if script.text is None:
             return [unit_of_function(script)]
         return units_of_text(self.statements(script), self.dialect, self.way_of)
 
     def statements(self, script: Script) -> list[Statement]:
         """The statements of a script's text, in order. Pure."""
-        pieces = split(script.text or "", self.dialect)
-        return [piece for piece in pieces if isinstance(piece, Statement)]
+        from flux.statements import split, without_commands
+
+        return without_commands(split(script.text or "", self.dialect))
 
     def way_of(self, statement: Statement) -> Way:
         """How a statement of such a script runs: `together` with its row of the journal in a

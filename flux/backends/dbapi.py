@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux.backends.signals import ErrorReport, StatementError
 from flux.exceptions import DatabaseUnavailableError, FluxMigrationException, MigrationLockError
-from flux.statements import Dialect, Statement, split
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from flux.backends.patience import Patience
     from flux.backends.watch import Watcher
     from flux.progress import Progress
+    from flux.statements import Dialect, Statement
 
 
 class Mechanics:
@@ -77,9 +79,10 @@ class Mechanics:
 
         Raises `StatementError`, which says which statement failed.
         """
-        pieces = split(content, self.dialect)
+        from flux.statements import split, without_commands
+
         self.run_statements(
-            [piece for piece in pieces if isinstance(piece, Statement)],
+            without_commands(split(content, self.dialect)),
             lambda statement: self.run_sql(statement.text),
         )
 
@@ -189,6 +192,11 @@ def _wait_hint(patience: Patience) -> str:
 def quote_literal(text: str) -> str:
     """A text as an SQL string literal, for ids and hashes in flux's own statements."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def quote_identifier(name: str) -> str:
+    """A name as an SQL identifier, as the standard has it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def unavailable(error: BaseException, report: ErrorReport, what: str) -> DatabaseUnavailableError:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux.backends.signals import ChangedError, InDoubtError, StatementError
-from flux.journal import Direction, Entry, Unit, entry_of
+from flux.journal import Direction, Entry
 from flux.migration import Script
 from flux.statements import Numbered
+from flux.units import Unit, entry_of
 
 if TYPE_CHECKING:
     from flux.backends.base import MigrationBackend

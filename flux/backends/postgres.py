@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
@@ -56,17 +55,22 @@ from flux.exceptions import (
     InvalidConfigurationError,
     Problem,
 )
-from flux.journal import ENDED, Direction, Entry, Way, read_entries
+from flux.journal import ENDED, Entry, read_entries
 from flux.migration import AppliedMigration, Migration, Repeatable, Script
 from flux.plan import DatabaseState, Step
-from flux.statements import Dialect, MetaCommand, Statement, numbered, split, words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from flux.backends.postgres_bundle import Pace
     from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
+    from flux.journal import Direction
+    from flux.statements import Dialect, MetaCommand, Statement
+    from flux.units import Way
 
 #: Seconds to wait for a pool's second session, before the lock is held without one. Many replicas
 #: that start on a busy machine keep every session of a pool for some seconds without that.
@@ -552,6 +556,7 @@ class PostgresBackend(MigrationBackend):
         """Run SQL text statement by statement, in whatever transaction is open, or none."""
         from flux.backends.postgres_message import single
         from flux.backends.postgres_run import send
+        from flux.statements import numbered, split
 
         pieces = split(content, "postgres")
         statements = numbered(pieces)
@@ -576,6 +581,8 @@ class PostgresBackend(MigrationBackend):
 
     def is_undone_by_error(self, sql: str) -> bool:
         """Whether a statement that has failed has no effect: not what commits as it goes. Pure."""
+        from flux.statements import words
+
         return next(words(sql, "postgres"), "") not in ("CALL", "DO", "")
 
     def is_in_doubt(self, entry: Entry) -> bool:

@@ -10,10 +10,10 @@ from flux.backends.postgres_errors import NO_TRANSACTION_HINT
 from flux.backends.postgres_in_doubt import find_look
 from flux.backends.postgres_leftovers import leaves_setting, sets_otherwise
 from flux.exceptions import Problem
-from flux.journal import units_of_text
 from flux.migration import Script
 from flux.statements import MetaCommand, Statement, leading_words, words
 from flux.transactions import transaction_problems, unwrap
+from flux.units import units_of_text
 
 #: psql's commands in pg_dump's output that mean nothing outside of psql.
 _HARMLESS_COMMAND = re.compile(r"\\(un)?restrict\s+\S+")

@@ -6,14 +6,16 @@ chosen.
 
 from __future__ import annotations
 
-import importlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import find_spec
-from typing import Any, ClassVar, Final
 
 from flux.exceptions import BackendNotInstalledError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Final
 
 #: The drivers as `driver` in `[backend]` names them, the preferred one first, and what of
 #: flux-migrations installs each.
@@ -160,7 +162,8 @@ def choose(name: str | None) -> Driver:
     """
     name = name or _first_installed() or next(iter(EXTRAS))
     try:
-        driver: Driver = importlib.import_module(f"flux.backends.postgres_{name}").DRIVER
+        # Not importlib's function, whose import takes longer than this.
+        driver: Driver = __import__(f"flux.backends.postgres_{name}", fromlist=["DRIVER"]).DRIVER
     except Exception as error:  # a broken driver may raise anything
         raise BackendNotInstalledError(
             f"the driver {name} cannot be imported: {error}",
@@ -176,4 +179,10 @@ def driver_of(connection: Any) -> Driver:
 
 
 def _first_installed() -> str | None:
-    return next((name for name in EXTRAS if find_spec(name) is not None), None)
+    return next(filter(_is_installed, EXTRAS), None)
+
+
+def _is_installed(module: str) -> bool:
+    """What importlib.util tells, whose own import takes longer than to ask."""
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    return module in sys.modules or any(finder.find_spec(module, None) for finder in finders)

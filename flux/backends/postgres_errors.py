@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flux.backends.postgres_driver import Driver
 from flux.backends.postgres_lock import FENCE_LOST, HISTORY_CHANGED, LOCK_BUSY, LOCK_LOST
-from flux.backends.postgres_message import Message, segment_at
 from flux.backends.signals import (
     ErrorReport,
     HistoryChangedError,
@@ -14,6 +11,12 @@ from flux.backends.signals import (
     StatementError,
     TransactionEndedError,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flux.backends.postgres_message import Message
 
 #: SQLSTATEs (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 UNDEFINED_TABLE = "42P01"
@@ -89,6 +92,8 @@ def statement_error(
 
     `error` is a driver's.
     """
+    from flux.backends.postgres_message import segment_at
+
     position = error.diag.statement_position
     segment = segment_at(message, int(position)) if position else None
     if segment is not None and position is not None:
@@ -104,6 +109,8 @@ def statement_error(
 
 def encoding_error(error: UnicodeEncodeError, message: Message, total: int) -> StatementError:
     """Which statement, and where in it, has a character that cannot be sent."""
+    from flux.backends.postgres_message import segment_at
+
     failure = StatementError(offset=None, exact=False, number=None, total=total)
     if error.object == message.text and (segment := segment_at(message, error.start + 1)):
         offset = segment.statement.start + error.start - segment.start

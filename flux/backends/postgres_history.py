@@ -6,16 +6,20 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
 
 from flux.backends.postgres_lock import HISTORY_CHANGED, fail_unless
 from flux.migration import AppliedMigration, Migration
+from flux.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: As JSON has it, whatever DateStyle is, and whichever types the application has registered.
 _APPLIED_AT = "pg_catalog.to_json(h.applied_at)::text"
 
 
-class HistorySQL(NamedTuple):
+class HistorySQL(Record):
     """Statements about both tables, whose names come quoted; each ends with `;` and a newline.
 
     `literal` quotes a text.
@@ -101,7 +105,8 @@ class HistorySQL(NamedTuple):
 def applied(row: Sequence[Any]) -> AppliedMigration:
     """A row of the history, as `HistorySQL.read` gives it."""
     id, hash, applied_at = row[:3]
-    return AppliedMigration(id, hash, datetime.fromisoformat(_as_python_has_it(applied_at)))
+    at = datetime.fromisoformat(_as_python_has_it(applied_at))
+    return AppliedMigration._make((id, hash, at))
 
 
 def _as_python_has_it(moment: str) -> str:

@@ -32,10 +32,11 @@ from flux.backends.postgres_run import (
 )
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.exceptions import DatabaseUnavailableError
-from flux.journal import ENDED, Direction, Entry, Unit, UnitState, Way
+from flux.journal import ENDED, Direction, Entry, UnitState
 from flux.migration import Script
 from flux.progress import REPORT_AFTER
 from flux.statements import Numbered, Statement, leading_words
+from flux.units import Unit, Way
 
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend

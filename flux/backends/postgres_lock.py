@@ -19,7 +19,8 @@ has given away again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+
+from flux.record import Record
 
 _FLUX = 0x666C7578  # "flux" in ASCII
 _SELF = "pg_catalog.pg_backend_pid()"
@@ -35,7 +36,7 @@ READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 BEGIN = f"BEGIN {READ_COMMITTED};\n"
 
 
-class Holder(NamedTuple):
+class Holder(Record):
     """The session that holds the lock, as far as this user may see it."""
 
     pid: int
@@ -50,7 +51,7 @@ class Holder(NamedTuple):
         return f"pid {self.pid}" + (f" ({described})" if described else "")
 
 
-class Held(NamedTuple):
+class Held(Record):
     """The lock of a batch: the pid of the session that holds it, and what the server can do.
 
     `pid` is None while each migration takes the lock itself; `token` is the number of the token
@@ -67,7 +68,7 @@ class Held(NamedTuple):
     token: int = 0
 
 
-class LockSQL(NamedTuple):
+class LockSQL(Record):
     """The SQL about the lock of one number, a 64-bit integer."""
 
     lock_id: int

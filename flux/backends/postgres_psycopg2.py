@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
-from typing import Any, ClassVar, Final
 
 import psycopg2
 from psycopg2 import extensions
@@ -15,6 +14,10 @@ from psycopg2 import extensions
 from flux.backends.postgres_driver import Driver
 from flux.exceptions import ConnectionStateError
 from flux.interruption import in_thread, uninterrupted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Final
 
 
 class Psycopg2(Driver):

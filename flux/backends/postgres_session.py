@@ -7,14 +7,15 @@ handed in, everything returns to how it was handed in, settings the application 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from flux.backends.postgres_driver import IDLE
-from flux.backends.postgres_leftovers import Found, Leftovers, set_setting
-from flux.migration import Script
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux.backends.postgres import PostgresBackend
+    from flux.backends.postgres_leftovers import Found
+    from flux.migration import Script
 
 _CHANGED = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' "
@@ -24,26 +25,29 @@ _CHANGED = (
 )
 
 
-class Session(NamedTuple):
+class Session(Record):
     """How a session was found.
 
     `settings` are those the application had changed; None on a connection of flux's own.
-    `found` is what it had besides settings, of the kinds that the script leaves which runs.
+    `found` is what it had besides settings, of the kinds that the script leaves which runs; None
+    before any has.
     """
 
     restore_always: str
     settings: dict[str, str] | None = None
-    found: Found = Found()
+    found: Found | None = None
 
     @property
     def restore(self) -> str:
         """SQL that undoes what a script has changed, and that can run inside a transaction."""
-        if self.settings is not None:
+        if self.settings is not None or self.found is None:
             return self.restore_always
         return self.found.leftovers.take_back_all + self.restore_always
 
     def before(self, script: Script, backend: PostgresBackend) -> Session:
         """The session as it is before a script runs. Read-only."""
+        from flux.backends.postgres_leftovers import Found, Leftovers
+
         leftovers = Leftovers.of(script)
         if self.settings is None:
             return self._replace(found=Found(leftovers))
@@ -72,12 +76,16 @@ class Session(NamedTuple):
         if self.settings is None:
             backend.run_sql(self.restore)
             return
+        from flux.backends.postgres_leftovers import set_setting
+
         now = dict(backend.fetch(self.restore + _CHANGED))
         for name in sorted(now.keys() - self.settings.keys()):
             backend.run_sql(f"RESET {backend.identifier(name)}")
         for name, setting in self.settings.items():
             if now.get(name) != setting:
                 backend.run_sql(set_setting(name, setting, backend.literal))
+        if self.found is None:
+            return
         self.found.restore_placeholders(backend)
         if backend.dbapi.info.transaction_status == IDLE:
             # The script is done: what another role has made and keeps does not make it fail.

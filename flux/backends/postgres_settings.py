@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flux.backends.postgres_driver import EXTRAS
 from flux.config import FluxConfig, TypeOrTypes, check_keys
 from flux.exceptions import InvalidConfigurationError, Location
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_SCHEMA = "public"
 DEFAULT_TABLE = "_flux_migrations"

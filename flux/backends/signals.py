@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from flux.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux.journal import Entry
     from flux.statements import Statement
@@ -65,7 +66,7 @@ class ChangedError(InDoubtError):
     """A unit took effect though an earlier run did not come to note it, and is another one now."""
 
 
-class ErrorReport(NamedTuple):
+class ErrorReport(Record):
     """What a database says of an error: its message, its detail, and what may help."""
 
     message: str

@@ -14,25 +14,30 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+from functools import cached_property
 
 from flux import address
 from flux.backends.base import MigrationBackend
-from flux.backends.dbapi import quote_literal, unavailable
+from flux.backends.dbapi import quote_identifier, quote_literal, unavailable
 from flux.backends.signals import ErrorReport, TransactionEndedError
-from flux.backends.sqlite_foreign_keys import ForeignKeys, quote
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
-from flux.journal import Way
 from flux.migration import AppliedMigration, Migration, Script
-from flux.statements import Dialect, MetaCommand, Statement, leading_words, split, words
-from flux.transactions import transaction_problems, unwrap
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar, ParamSpec, TypeVar
+
+    from flux.backends.sqlite_foreign_keys import ForeignKeys
     from flux.backends.sqlite_scratch import SQLiteScratchPlace
     from flux.contents import Column
     from flux.findings import Finding
     from flux.fingerprint import Fingerprint
+    from flux.statements import Dialect, MetaCommand, Statement
+    from flux.units import Way
+
+    _Args = ParamSpec("_Args")
+    _Result = TypeVar("_Result")
 
 DEFAULT_TABLE = "_flux_migrations"
 DEFAULT_BUSY_TIMEOUT = 30.0
@@ -67,10 +72,7 @@ _WAYS: dict[str, Way] = {
     "DETACH": "session",
 }
 
-_MENTIONS_PRAGMA = re.compile("pragma", re.IGNORECASE)
-
-_Args = ParamSpec("_Args")
-_Result = TypeVar("_Result")
+_MENTIONS_PRAGMA = "(?i:pragma)"
 
 
 class BusyError(sqlite3.OperationalError):
@@ -103,14 +105,19 @@ class SQLiteBackend(MigrationBackend):
     ) -> None:
         """`path` of a file or `:memory:`; `busy_timeout` and `lock_wait` in seconds."""
         self.path = path
-        self.table = quote(table)
-        self.state_table = quote(table + "_state")
+        self.table = quote_identifier(table)
+        self.state_table = quote_identifier(table + "_state")
         self.busy_timeout = busy_timeout
         self.lock_wait = lock_wait
         self._handed_in = connection
-        self._foreign_keys = ForeignKeys(self.fetch)
         #: An empty database in memory is read in place of a file that is not there.
         self._stands_in = False
+
+    @cached_property
+    def _foreign_keys(self) -> ForeignKeys:
+        from flux.backends.sqlite_foreign_keys import ForeignKeys
+
+        return ForeignKeys(self.fetch)
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> SQLiteBackend:
@@ -243,7 +250,7 @@ class SQLiteBackend(MigrationBackend):
     @contextmanager
     def _session(self, script: Script) -> Iterator[None]:
         """The settings that a script runs with; what it changes of them ends with it."""
-        touches_settings = script.text is None or bool(_MENTIONS_PRAGMA.search(script.text))
+        touches_settings = script.text is None or bool(re.search(_MENTIONS_PRAGMA, script.text))
         names = _SESSION_PRAGMAS if touches_settings else ("foreign_keys",)
         before = {name: self.fetch(f"PRAGMA {name}") for name in names}
         on = "ON" if script.directives.foreign_keys else "OFF"
@@ -319,7 +326,7 @@ class SQLiteBackend(MigrationBackend):
         from datetime import datetime
 
         return [
-            AppliedMigration(id, hash, datetime.fromisoformat(applied_at))
+            AppliedMigration._make((id, hash, datetime.fromisoformat(applied_at)))
             for id, hash, applied_at in self.fetch(
                 f"SELECT id, hash, applied_at FROM {self.table} ORDER BY id"
             )
@@ -345,14 +352,20 @@ class SQLiteBackend(MigrationBackend):
         self, script: Script, pieces: Sequence[Statement | MetaCommand]
     ) -> list[Problem]:
         """Refuse transaction control in a file that runs inside flux's own transaction."""
-        statements = _statements(pieces)
+        from flux.statements import without_commands
+        from flux.transactions import transaction_problems, unwrap
+
+        statements = without_commands(pieces)
         if not script.directives.no_transaction:
             statements = unwrap(statements, "sqlite").statements
         return transaction_problems(script, statements, "sqlite")
 
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement: `executescript` would commit first."""
-        statements = _statements(split(content, "sqlite"))
+        from flux.statements import split, without_commands
+        from flux.transactions import unwrap
+
+        statements = without_commands(split(content, "sqlite"))
         if self.dbapi.in_transaction:
             statements = unwrap(statements, "sqlite").statements
         self.run_statements(statements, self._execute)
@@ -364,11 +377,15 @@ class SQLiteBackend(MigrationBackend):
 
     def way_of(self, statement: Statement) -> Way:
         """VACUUM runs alone, and PRAGMAs and attached databases are the session's. Pure."""
+        from flux.statements import leading_words
+
         first, *_ = (*leading_words(statement.text, "sqlite"), "")
         return _WAYS.get(first, "together")
 
     def is_repeatable(self, sql: str) -> bool:
         """Whether a statement may run once more, as VACUUM may. Pure."""
+        from flux.statements import words
+
         return tuple(words(sql, "sqlite")) in (("VACUUM",), ("VACUUM", "MAIN"))
 
     def end_settings(self) -> None:
@@ -541,11 +558,6 @@ def _kept(connection: sqlite3.Connection, *names: str) -> Iterator[None]:
         for name, value in before.items():
             if getattr(connection, name) != value:
                 setattr(connection, name, value)
-
-
-def _statements(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
-    # Only PostgreSQL's dialect has psql's commands.
-    return [piece for piece in pieces if isinstance(piece, Statement)]
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

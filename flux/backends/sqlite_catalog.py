@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flux.backends.sqlite_foreign_keys import quote
+from flux.backends.dbapi import quote_identifier
 from flux.backends.sqlite_spelling import name_of, plain_name, spelled, split_at, with_depth, words
 from flux.fingerprint import Fingerprint, Item
 
@@ -94,7 +94,7 @@ def _tables(objects: Sequence[_Object]) -> dict[str, _Object]:
 def _own_tables(tables: Mapping[str, _Object], own: Collection[str]) -> set[str]:
     """The names of flux's tables, in lower case."""
     quoted = {name.lower() for name in own}
-    return {name for name in tables if quote(name).lower() in quoted}
+    return {name for name in tables if quote_identifier(name).lower() in quoted}
 
 
 def _shadows(fetch: Callable[[str], list[Any]], tables: Mapping[str, _Object]) -> set[str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from hashlib import sha256
 from typing import Any
 
+from flux.backends.dbapi import quote_identifier
 from flux.backends.sqlite_catalog import plain_tables
-from flux.backends.sqlite_foreign_keys import quote
 from flux.backends.sqlite_spelling import plain_name
 from flux.contents import Column, TableRows, contents, counter, rows_of
 from flux.fingerprint import Fingerprint, Item
@@ -31,13 +31,13 @@ def _read_rows(
     table = plain_name(name)
     columns = sorted(
         column
-        for _, column, *_, hidden in fetch(f"PRAGMA main.table_xinfo({quote(name)})")
+        for _, column, *_, hidden in fetch(f"PRAGMA main.table_xinfo({quote_identifier(name)})")
         if hidden != _HIDDEN and Column(rows_of(table), plain_name(column)) not in without
     )
     # As SQL has the values, which tells '1' from 1, and 1 from 1.0.
-    values = ", ".join(f"quote({quote(column)})" for column in columns) or "NULL"
+    values = ", ".join(f"quote({quote_identifier(column)})" for column in columns) or "NULL"
     count, whole, sums = 0, 0, [0] * len(columns)
-    for row in fetch(f"SELECT {values} FROM main.{quote(name)}"):
+    for row in fetch(f"SELECT {values} FROM main.{quote_identifier(name)}"):
         count += 1
         whole += _hash(repr(row))
         if columns:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+
+from flux.backends.dbapi import quote_identifier
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class ForeignKeyError(sqlite3.IntegrityError):
@@ -57,7 +62,9 @@ class ForeignKeys:
         found: Counter[Any] = Counter()
         for (name,) in self._fetch("SELECT name FROM sqlite_master WHERE type = 'table'"):
             try:
-                found += self._in(self._fetch(f"PRAGMA main.foreign_key_check({quote(name)})"))
+                found += self._in(
+                    self._fetch(f"PRAGMA main.foreign_key_check({quote_identifier(name)})")
+                )
             except sqlite3.OperationalError as error:
                 found[name, str(error), None] += 1
         return found
@@ -73,14 +80,9 @@ class ForeignKeys:
             return ()
         columns = [
             row[3]
-            for row in self._fetch(f"PRAGMA foreign_key_list({quote(table)})")
+            for row in self._fetch(f"PRAGMA foreign_key_list({quote_identifier(table)})")
             if row[0] == key
         ]
-        names = ", ".join(map(quote, columns))
-        rows = self._fetch(f"SELECT {names} FROM {quote(table)} WHERE rowid = {rowid}")
+        names = ", ".join(map(quote_identifier, columns))
+        rows = self._fetch(f"SELECT {names} FROM {quote_identifier(table)} WHERE rowid = {rowid}")
         return tuple(rows[0]) if rows else ()
-
-
-def quote(identifier: str) -> str:
-    """An identifier as SQL has it."""
-    return '"' + identifier.replace('"', '""') + '"'

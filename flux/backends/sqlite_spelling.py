@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from flux.backends.sqlite_foreign_keys import quote
+from flux.backends.dbapi import quote_identifier
 from flux.statements import Token, tokens
 
 #: https://sqlite.org/lang_keywords.html
@@ -60,7 +60,7 @@ def name_of(word: str) -> str:
 def plain_name(name: str) -> str:
     """A name in SQL's spelling, without quotes where it needs none."""
     is_simple = _SIMPLE.fullmatch(name) and name.lower() not in KEYWORDS | _SPECIAL
-    return name if is_simple else quote(name)
+    return name if is_simple else quote_identifier(name)
 
 
 def spelled(words: Iterable[str]) -> str:
@@ -99,7 +99,9 @@ def with_depth(words: Iterable[str]) -> Iterator[tuple[str, int]]:
 def _spelling(token: Token, before: str) -> str:
     """The spelling of a token, which may depend on the word before it."""
     if token.kind == "quoted identifier":
-        return quote(_unquoted(token.text)) if before == "default" else name_of(token.text)
+        return (
+            quote_identifier(_unquoted(token.text)) if before == "default" else name_of(token.text)
+        )
     lower = token.text.lower()
     return lower if lower in KEYWORDS or lower in ("true", "false") else token.text
 
