@@ -11,7 +11,13 @@ from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from flux.exceptions import IrreversibleMigrationError, Location, MigrationLoadingError
+from flux.exceptions import (
+    IrreversibleMigrationError,
+    Location,
+    MigrationDirectoryCorruptedError,
+    MigrationLoadingError,
+    Problem,
+)
 
 if TYPE_CHECKING:
     import datetime
@@ -129,14 +135,26 @@ class Script(NamedTuple):
         return Location.of_offset(self.path, self.text, offset, within=self.within)
 
 
+class OnDisk(NamedTuple):
+    """What is kept of a script whose text is not: its file, its hash, and how to read it again.
+
+    `read` is given the `path`.
+    """
+
+    path: str
+    hash: str
+    read: Callable[[str], Script]
+
+
 class Migration(NamedTuple):
     """One named change on disk: an id, the script to apply, perhaps a script to undo.
 
-    `read_undo` reads the undo from disk when it is needed; None where there is no undo.
+    `kept` is the script to apply, or where to find it. `read_undo` reads the undo from disk when
+    it is needed; None where there is no undo.
     """
 
     id: str
-    script: Script
+    kept: Script | OnDisk
     read_undo: Callable[[], Script] | None = None
 
     @classmethod
@@ -154,12 +172,30 @@ class Migration(NamedTuple):
     @property
     def hash(self) -> str:
         """The SHA-256 that the history keeps for this migration, 64 hex digits."""
-        return self.script.hash
+        return self.kept.hash
 
     @property
     def path(self) -> str:
         """The file the migration was read from, as shown to users."""
-        return self.script.path
+        return self.kept.path
+
+    @property
+    def script(self) -> Script:
+        """The script to apply, with its text: read again at each look where that is not kept.
+
+        Raises `MigrationLoadingError`, and `MigrationDirectoryCorruptedError` where the file has
+        changed since its hash was taken.
+        """
+        kept = self.kept
+        if isinstance(kept, Script):
+            return kept
+        script = kept.read(kept.path)
+        require_unchanged(self.id, script, kept.hash)
+        return script
+
+    def loaded(self) -> Migration:
+        """The same with the text of its script. Raises what `script` raises."""
+        return self if isinstance(self.kept, Script) else self._replace(kept=self.script)
 
     def undo_script(self) -> Script:
         """Read the undo. Raises `IrreversibleMigrationError` where there is none."""
@@ -169,9 +205,25 @@ class Migration(NamedTuple):
 
     def matches(self, recorded_hash: str) -> bool:
         """Whether a hash in the history is this migration's, by the rule it was written with."""
-        if recorded_hash == self.script.hash:
+        if recorded_hash == self.kept.hash:
             return True
         return is_legacy_hash(recorded_hash) and recorded_hash == self.script.legacy_hash
+
+
+def require_unchanged(id: str, script: Script, hash: str) -> None:
+    """See that a migration that was read again is the one that had this hash at first.
+
+    Raises `MigrationDirectoryCorruptedError` where it is not: nothing else may run in its place.
+    """
+    if script.hash != hash:
+        problem = Problem(
+            "changed",
+            (id,),
+            f"{id} has changed since flux looked at it",
+            "give the command again, which looks at the file as it is now",
+            Location(script.path),
+        )
+        raise MigrationDirectoryCorruptedError.of((problem,), problem.message)
 
 
 class Repeatable(NamedTuple):
@@ -185,6 +237,11 @@ class Repeatable(NamedTuple):
     def name(self) -> str:
         """Where it lies and its id: `post-apply/views`."""
         return f"{self.placement}/{self.id}"
+
+    @property
+    def hash(self) -> str:
+        """The hash of its text, by the same rule as a migration's."""
+        return self.script.hash
 
     @property
     def path(self) -> str:

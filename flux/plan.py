@@ -106,11 +106,15 @@ class Step(NamedTuple):
         return self.subject.script
 
     def loaded(self) -> Step:
-        """The same with its script read: an undo is on disk, and read anew at each look."""
-        if self.action != "undo" or not isinstance(self.subject, Migration):
+        """The same with its script read, where that is on disk and read anew at each look."""
+        subject = self.subject
+        if not isinstance(subject, Migration):
             return self
-        script = self.script
-        return self._replace(subject=self.subject._replace(read_undo=lambda: script))
+        if self.action == "undo":
+            script = self.script
+            return self._replace(subject=subject._replace(read_undo=lambda: script))
+        loaded = subject.loaded()
+        return self if loaded is subject else self._replace(subject=loaded)
 
 
 class Plan(NamedTuple):
@@ -131,7 +135,7 @@ class Plan(NamedTuple):
 
     def outline(self) -> tuple[tuple[str, str, str], ...]:
         """Action, name and hash of each step: what it means for two plans to be the same."""
-        return tuple((step.action, step.name, step.subject.script.hash) for step in self.steps)
+        return tuple((step.action, step.name, step.subject.hash) for step in self.steps)
 
 
 class StatusRow(NamedTuple):
