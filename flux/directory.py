@@ -48,6 +48,8 @@ _Read = TypeVar("_Read")
 _DOWN_MARKER = r"(?m)^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b"
 
 _ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
+#: Ends of ids that may be meant as part of an ending.
+_TELLING = (".undo", ".up", ".down")
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # as it is, on Windows too
 #: Bytes that nearly every file has less of.
 _SMALL = 1 << 16
@@ -138,11 +140,12 @@ def read(
     Raises `MigrationLoadingError`, with every defect found in its `problems`.
     """
     problems: list[Problem] = []
-    names = _list_names(path)
+    names, folders = _list(path)
     _refuse_alembic(path, names)
-    problems += _misnamed_placements(path)
-    files = _sort_out(path, [name for name in names if not is_set_aside(name)])
-    aside = _sort_out(path, [name for name in names if is_set_aside(name)])
+    problems += _misnamed_placements(path, folders)
+    names_aside = set(filter(is_set_aside, names))
+    files = _sort_out(path, [name for name in names if name not in names_aside])
+    aside = _sort_out(path, names_aside)
     problems += _file_problems(path, files)
     importable = partial(
         python_file.importable,
@@ -198,7 +201,8 @@ def read_configured(
 
 def list_ids(path: str) -> list[str]:
     """The ids of a directory by its file names alone, unsorted. Runs and reads no file."""
-    files = _sort_out(path, [name for name in _list_names(path) if not is_set_aside(name)])
+    names, _ = _list(path)
+    files = _sort_out(path, [name for name in names if not is_set_aside(name)])
     return list({**files.sql, **files.python, **files.undo})
 
 
@@ -243,15 +247,13 @@ def _names_set_aside(path: str) -> list[str]:
 # Names --------------------------------------------------------------------------------------
 
 
-def _list_names(path: str) -> list[str]:
+def _list(path: str) -> tuple[list[str], list[str]]:
+    """The names of files and those of folders in a directory, each sorted.
+
+    A folder named like a migration is among the files: reading it says what it is.
+    """
     try:
-        with os.scandir(path) as entries:
-            # A directory named like a migration is not passed over: reading it says what it is.
-            return sorted(
-                entry.name
-                for entry in entries
-                if not entry.is_dir() or entry.name.endswith((".sql", ".py"))
-            )
+        names = sorted(os.listdir(path))
     except FileNotFoundError:
         raise MigrationLoadingError(
             "there is no such migration directory",
@@ -263,6 +265,10 @@ def _list_names(path: str) -> list[str]:
         raise MigrationLoadingError(
             f"the migration directory cannot be read: {error.strerror}", location=Location(path)
         ) from error
+    # There may be thousands of files: only the few others are looked at.
+    others = [name for name in names if not name.endswith((".sql", ".py"))]
+    folders = [name for name in others if os.path.isdir(os.path.join(path, name))]
+    return [name for name in names if name not in folders], folders
 
 
 def _refuse_alembic(path: str, names: list[str]) -> None:
@@ -275,9 +281,7 @@ def _refuse_alembic(path: str, names: list[str]) -> None:
         )
 
 
-def _misnamed_placements(path: str) -> list[Problem]:
-    with os.scandir(path) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir())
+def _misnamed_placements(path: str, folders: Iterable[str]) -> list[Problem]:
     return [
         Problem(
             "file-name",
@@ -292,10 +296,15 @@ def _misnamed_placements(path: str) -> list[Problem]:
     ]
 
 
-def _sort_out(path: str, names: list[str]) -> _Files:
+def _sort_out(path: str, names: Iterable[str]) -> _Files:
     files = _Files({}, {}, {}, [])
     kinds = {".sql": files.sql, ".py": files.python, ".undo.sql": files.undo}
     for name in names:
+        ending = ".undo.sql" if name.endswith(".undo.sql") else name[name.rfind(".") :]
+        id = name[: -len(ending)]
+        if ending in kinds and name.isprintable() and not id.lower().endswith(_TELLING):
+            kinds[ending][id] = name  # as nearly all are
+            continue
         lower = name.lower()
         if not lower.endswith(_ENDINGS):
             continue
@@ -463,7 +472,8 @@ def _read_placement(
     path = os.path.join(directory, placement)
     if not os.path.isdir(path):
         return ()
-    files = _sort_out(path, [name for name in _list_names(path) if not is_set_aside(name)])
+    names, _ = _list(path)
+    files = _sort_out(path, [name for name in names if not is_set_aside(name)])
     own = [
         Problem(
             "repeatable-undo",

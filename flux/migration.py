@@ -110,8 +110,9 @@ class Script(NamedTuple):
         """
         text = normalise(raw)
         found = read_directives(text, ".sql", path, within=within)
+        given = directives if found is _NONE_GIVEN else found | directives
         # By their places: there may be thousands of them.
-        return cls(path, text_hash(text), text, raw, None, found | directives, within)
+        return cls(path, text_hash(text), text, raw, None, given, within)
 
     @property
     def is_empty(self) -> bool:
@@ -376,20 +377,31 @@ def _natural_key(id: str) -> tuple[list[tuple[int, str]], str]:
 def numeric_prefix(id: str) -> tuple[str, tuple[int, ...]] | None:
     """The letters and numbers that an id starts with: `v1.10_x` gives `("v", (1, 10))`."""
     match = _NUMERIC_PREFIX.match(id)
-    if match is None:
-        return None
-    return match[1], tuple(map(int, _NUMBER.findall(match[2])))
+    return (match[1], _numbers(match[2])) if match else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, _NUMBER.findall(text)))
 
 
 def misordered(ids: Sequence[str]) -> list[tuple[str, str]]:
     """Neighbours in text order whose numbers say the opposite: `10_x` before `2_y`."""
-    ordered = sorted(ids)
-    prefixes = map(numeric_prefix, ordered)
     return [
-        (first, second)
-        for (first, second), (one, other) in zip(pairwise(ordered), pairwise(prefixes), strict=True)
-        if one and other and one[0] == other[0] and one[1] > other[1]
+        (first.string, second.string)
+        for first, second in pairwise(map(_NUMERIC_PREFIX.match, sorted(ids)))
+        if first and second and _says_the_opposite(first, second)
     ]
+
+
+def _says_the_opposite(first: re.Match[str], second: re.Match[str]) -> bool:
+    """Whether the first of two prefixes in text order has the greater number."""
+    letters, one = first.groups()
+    others, other = second.groups()
+    if letters != others:
+        return False
+    # Numbers of one length are in their own order; to read them all would take long.
+    is_padded = len(one) == len(other) and one.isdigit() and other.isdigit()
+    return not is_padded and _numbers(one) > _numbers(other)
 
 
 def fold(id: str) -> str:
