@@ -300,10 +300,13 @@ def _sort_out(path: str, names: Iterable[str]) -> _Files:
     files = _Files({}, {}, {}, [])
     kinds = {".sql": files.sql, ".py": files.python, ".undo.sql": files.undo}
     for name in names:
-        ending = ".undo.sql" if name.endswith(".undo.sql") else name[name.rfind(".") :]
-        id = name[: -len(ending)]
-        if ending in kinds and name.isprintable() and not id.lower().endswith(_TELLING):
-            kinds[ending][id] = name  # as nearly all are
+        # Nearly all are of these two kinds, and there may be thousands of them.
+        if name.endswith(".undo.sql") and name.isprintable():
+            files.undo[name[:-9]] = name
+            continue
+        id = name[:-4]
+        if name.endswith(".sql") and name.isprintable() and not id.lower().endswith(_TELLING):
+            files.sql[id] = name
             continue
         lower = name.lower()
         if not lower.endswith(_ENDINGS):

@@ -237,7 +237,7 @@ def find_problems(
     newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order) or ""
     allowed = newer_than_directory(directory, state) if missing == "allow-newer" else ()
     for row in rows:
-        if row.id in allowed:
+        if row.state in ("applied", "pending") or row.id in allowed:
             continue
         if row.state == "divergent":
             problems.append(_divergent(row))
