@@ -110,9 +110,8 @@ class Script(NamedTuple):
         """
         text = normalise(raw)
         found = read_directives(text, ".sql", path, within=within)
-        given = directives if found is _NONE_GIVEN else found | directives
         # By their places: there may be thousands of them.
-        return cls(path, text_hash(text), text, raw, None, given, within)
+        return cls(path, text_hash(text), text, raw, None, found | directives, within)
 
     @property
     def is_empty(self) -> bool:
