@@ -22,7 +22,9 @@ from flux.exceptions import (
 )
 from flux.migration import (
     BOM,
+    AppliedMigration,
     Migration,
+    OnDisk,
     Order,
     Placement,
     Repeatable,
@@ -30,6 +32,7 @@ from flux.migration import (
     fold,
     is_set_aside,
     misordered,
+    require_unchanged,
     sort_key,
 )
 from flux.python_file import Importable, PythonFile, refuse_nul
@@ -50,6 +53,8 @@ TESTS: Placement = "tests"
 _DOWN_MARKER = r"(?m)^[ \t]*--[ \t]*(?:\+goose Down|migrate:down|\+migrate Down)\b"
 
 _ENDINGS = (".undo.sql", ".undo.py", ".sql", ".py")
+#: Ends of ids that may be meant as part of an ending.
+_TELLING = (".undo", ".up", ".down")
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # as it is, on Windows too
 #: Bytes that nearly every file has less of.
 _SMALL = 1 << 16
@@ -97,28 +102,69 @@ class _Files(Record):
     refused: list[Problem]
 
 
-def read(path: str, *, order: Order = "text", project_directory: str = "") -> MigrationDirectory:
+class _Reader(Record):
+    """Reads scripts of one directory, whose paths count from `root`; "" is the working directory.
+
+    `importable` is for Python migrations.
+    """
+
+    root: str
+    importable: Importable
+
+    def read_sql(self, path: str) -> Script:
+        return read_sql(path, self.root)
+
+    def run_python(self, path: str) -> PythonFile:
+        return run_python(path, self.importable, self.root)
+
+    def read_python(self, path: str) -> Script:
+        with self.importable():
+            return self.run_python(path).script("apply")
+
+    def read_python_undo(self, id: str, path: str, hash: str) -> Script:
+        """The undo of a migration that has had this hash."""
+        with self.importable():
+            module = self.run_python(path)
+            require_unchanged(id, module.script("apply"), hash)
+            return module.script("undo")
+
+
+def read(
+    path: str,
+    *,
+    order: Order = "text",
+    project_directory: str = "",
+    recorded: Mapping[str, AppliedMigration] = MappingProxyType({}),
+) -> MigrationDirectory:
     """Read all migrations and repeatables of a directory. Writes nothing.
 
     Python migrations are run to resolve their text, with `project_directory` and the
-    migration directory itself importable. Undo scripts are read when they are asked for.
+    migration directory itself importable. Undo scripts are read when they are asked for; so is,
+    once more, the text of a migration that is `recorded` with the hash that it has: it is not kept.
 
     Raises `MigrationLoadingError`, with every defect found in its `problems`.
     """
     problems: list[Problem] = []
-    names = _list_names(path)
+    names, folders = _list(path)
     _refuse_alembic(path, names)
-    problems += _misnamed_placements(path)
-    files = _sort_out(path, [name for name in names if not is_set_aside(name)])
-    aside = _sort_out(path, [name for name in names if is_set_aside(name)])
+    problems += _misnamed_placements(path, folders)
+    names_aside = set(filter(is_set_aside, names))
+    files = _sort_out(path, [name for name in names if name not in names_aside])
+    aside = _sort_out(path, names_aside)
     problems += _file_problems(path, files)
-    importable = partial(python_file.importable, project_directory or os.curdir, path)
-    beside = os.path.join(path, "")
+    importable = partial(
+        python_file.importable,
+        os.path.abspath(project_directory or os.curdir),
+        os.path.abspath(path),
+    )
+    # What is read later is found also where the program has changed its working directory.
+    later = _Reader("" if os.path.isabs(path) else os.path.join(os.getcwd(), ""), importable)
+    read_migration = partial(
+        _read_migration, os.path.join(path, ""), _Reader("", importable), later, recorded
+    )
     with importable():
         ids = {**files.sql, **files.python}
-        migrations = _collect(
-            lambda id: _read_migration(beside, id, files, importable), ids, problems
-        )
+        migrations = _collect(partial(read_migration, files), ids, problems)
         repeatables = {
             placement: _read_placement(path, placement, order, importable, problems)
             for placement in PLACEMENTS
@@ -131,7 +177,7 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     def reader(id: str) -> Callable[[], Migration]:
         def read_one() -> Migration:
             with importable():
-                return _read_migration(beside, id, aside, importable)
+                return read_migration(aside, id)
 
         return read_one
 
@@ -146,18 +192,22 @@ def read(path: str, *, order: Order = "text", project_directory: str = "") -> Mi
     )
 
 
-def read_configured(config: FluxConfig) -> MigrationDirectory:
+def read_configured(
+    config: FluxConfig, recorded: Mapping[str, AppliedMigration] = MappingProxyType({})
+) -> MigrationDirectory:
     """`read` the directory that a configuration names."""
     return read(
         config.migration_directory,
         order=config.order,
         project_directory=config.project_directory,
+        recorded=recorded,
     )
 
 
 def list_ids(path: str) -> list[str]:
     """The ids of a directory by its file names alone, unsorted. Runs and reads no file."""
-    files = _sort_out(path, [name for name in _list_names(path) if not is_set_aside(name)])
+    names, _ = _list(path)
+    files = _sort_out(path, [name for name in names if not is_set_aside(name)])
     return list({**files.sql, **files.python, **files.undo})
 
 
@@ -202,15 +252,13 @@ def _names_set_aside(path: str) -> list[str]:
 # Names --------------------------------------------------------------------------------------
 
 
-def _list_names(path: str) -> list[str]:
+def _list(path: str) -> tuple[list[str], list[str]]:
+    """The names of files and those of folders in a directory, each sorted.
+
+    A folder named like a migration is among the files: reading it says what it is.
+    """
     try:
-        with os.scandir(path) as entries:
-            # A directory named like a migration is not passed over: reading it says what it is.
-            return sorted(
-                entry.name
-                for entry in entries
-                if not entry.is_dir() or entry.name.endswith((".sql", ".py"))
-            )
+        names = sorted(os.listdir(path))
     except FileNotFoundError:
         raise MigrationLoadingError(
             "there is no such migration directory",
@@ -222,6 +270,10 @@ def _list_names(path: str) -> list[str]:
         raise MigrationLoadingError(
             f"the migration directory cannot be read: {error.strerror}", location=Location(path)
         ) from error
+    # There may be thousands of files: only the few others are looked at.
+    others = [name for name in names if not name.endswith((".sql", ".py"))]
+    folders = [name for name in others if os.path.isdir(os.path.join(path, name))]
+    return [name for name in names if name not in folders], folders
 
 
 def _refuse_alembic(path: str, names: list[str]) -> None:
@@ -234,9 +286,7 @@ def _refuse_alembic(path: str, names: list[str]) -> None:
         )
 
 
-def _misnamed_placements(path: str) -> list[Problem]:
-    with os.scandir(path) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir())
+def _misnamed_placements(path: str, folders: Iterable[str]) -> list[Problem]:
     return [
         Problem(
             "file-name",
@@ -251,10 +301,18 @@ def _misnamed_placements(path: str) -> list[Problem]:
     ]
 
 
-def _sort_out(path: str, names: list[str]) -> _Files:
+def _sort_out(path: str, names: Iterable[str]) -> _Files:
     files = _Files({}, {}, {}, [])
     kinds = {".sql": files.sql, ".py": files.python, ".undo.sql": files.undo}
     for name in names:
+        # Nearly all are of these two kinds, and there may be thousands of them.
+        if name.endswith(".undo.sql") and name.isprintable():
+            files.undo[name[:-9]] = name
+            continue
+        id = name[:-4]
+        if name.endswith(".sql") and name.isprintable() and not id.lower().endswith(_TELLING):
+            files.sql[id] = name
+            continue
         lower = name.lower()
         if not lower.endswith(_ENDINGS):
             continue
@@ -369,23 +427,47 @@ def _loading_error(problems: list[Problem]) -> MigrationLoadingError:
     return type_.of(tuple(problems), f"{len(problems)} problems in the migration directory")
 
 
-def _read_migration(beside: str, id: str, files: _Files, importable: Importable) -> Migration:
-    """Read one migration; `beside` is the directory's path with a slash at its end."""
+def _read_migration(
+    beside: str,
+    reader: _Reader,
+    later: _Reader,
+    recorded: Mapping[str, AppliedMigration],
+    files: _Files,
+    id: str,
+) -> Migration:
+    """Read one migration; `beside` is the directory's path with a slash at its end.
+
+    What is not read now is what `later` is for.
+    """
+    row = recorded.get(id)
     if id in files.sql:
-        script = read_sql(beside + files.sql[id])
+        script = reader.read_sql(beside + files.sql[id])
+        kept = _without_text(script, row, later.read_sql)
         if id not in files.undo:
-            return Migration(id, script)
-        return Migration(id, script, lambda: read_sql(beside + files.undo[id]))
-    module = run_python(beside + files.python[id], importable)
+            return Migration(id, kept)
+        return Migration(id, kept, partial(later.read_sql, beside + files.undo[id]))
+    module = reader.run_python(beside + files.python[id])
     script = module.script("apply")
+    kept = _without_text(script, row, later.read_python)
     if not module.has("undo"):
-        return Migration(id, script)
+        return Migration(id, kept)
+    if isinstance(kept, OnDisk):
+        return Migration(id, kept, partial(later.read_python_undo, id, kept.path, kept.hash))
 
     def read_undo() -> Script:
-        with importable():
+        with later.importable():
             return module.script("undo")
 
-    return Migration(id, script, read_undo)
+    return Migration(id, kept, read_undo)
+
+
+def _without_text(
+    script: Script, row: AppliedMigration | None, read_again: Callable[[str], Script]
+) -> Script | OnDisk:
+    """What is kept of a script: all, or without its text where it was applied as it is."""
+    if row is None or row.hash != script.hash:
+        return script
+    return OnDisk(script.path, script.hash, read_again)
 
 
 def _read_placement(
@@ -398,7 +480,8 @@ def _read_placement(
     path = os.path.join(directory, placement)
     if not os.path.isdir(path):
         return ()
-    files = _sort_out(path, [name for name in _list_names(path) if not is_set_aside(name)])
+    names, _ = _list(path)
+    files = _sort_out(path, [name for name in names if not is_set_aside(name)])
     own = [
         Problem(
             "repeatable-undo",
@@ -435,9 +518,9 @@ def _read_placement(
     return tuple(sorted(found, key=lambda repeatable: key(repeatable.id)))
 
 
-def read_sql(path: str) -> Script:
-    """Read a file of SQL. Raises `MigrationLoadingError`."""
-    raw = _read_text(path)
+def read_sql(path: str, root: str = "") -> Script:
+    """Read a file of SQL, whose path counts from `root`. Raises `MigrationLoadingError`."""
+    raw = _read_text(path, root)
     # What a search for letters says in no time, the pattern takes as long for as reading the file.
     marker = re.search(_DOWN_MARKER, raw) if "Down" in raw or ":down" in raw else None
     if marker:
@@ -449,10 +532,10 @@ def read_sql(path: str) -> Script:
     return Script.from_text(raw, path)
 
 
-def _read_text(path: str) -> str:
+def _read_text(path: str, root: str = "") -> str:
     """What a file holds, with `\\n` line endings and its byte order mark."""
     try:
-        content = _read_bytes(path)
+        content = _read_bytes(root + path)
     except OSError as error:
         raise MigrationLoadingError(
             f"cannot be read: {error.strerror}", location=Location(path)
@@ -486,9 +569,13 @@ def _read_bytes(path: str) -> bytes:
         os.close(file)
 
 
-def run_python(path: str, importable: Importable) -> PythonFile:
-    """Read a Python file and run it. Raises `MigrationLoadingError`."""
-    return PythonFile.run(path, _read_text(path).removeprefix(BOM), importable)
+def run_python(path: str, importable: Importable, root: str = "") -> PythonFile:
+    """Read a Python file, whose path counts from `root`, and run it.
+
+    Raises `MigrationLoadingError`.
+    """
+    source = _read_text(path, root).removeprefix(BOM)
+    return PythonFile.run(path, source, importable, os.path.abspath(root + path))
 
 
 def loading_problems(error: FluxMigrationException) -> tuple[Problem, ...]:

@@ -193,9 +193,10 @@ def _rows_at_stake(
     tables = row_tables(rehearsal.fingerprint())
 
     def work(migration: Migration) -> RowWork:
-        if migration.script.function is not None:
+        script = migration.script
+        if script.function is not None:
             return ANYTHING
-        return row_work(backend.statements(migration.script), backend.dialect, tables)
+        return row_work(backend.statements(script), backend.dialect, tables)
 
     works = {migration.id: work(migration) for migration in migrations}
     return tuple(

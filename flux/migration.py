@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from flux.digest import sha256
-from flux.exceptions import IrreversibleMigrationError, Location, MigrationLoadingError
+from flux.exceptions import (
+    IrreversibleMigrationError,
+    Location,
+    MigrationDirectoryCorruptedError,
+    MigrationLoadingError,
+    Problem,
+)
 from flux.record import Record
 
 TYPE_CHECKING = False
@@ -132,14 +138,26 @@ class Script(Record):
         return Location.of_offset(self.path, self.text, offset, within=self.within)
 
 
+class OnDisk(Record):
+    """What is kept of a script whose text is not: its file, its hash, and how to read it again.
+
+    `read` is given the `path`.
+    """
+
+    path: str
+    hash: str
+    read: Callable[[str], Script]
+
+
 class Migration(Record):
     """One named change on disk: an id, the script to apply, perhaps a script to undo.
 
-    `read_undo` reads the undo from disk when it is needed; None where there is no undo.
+    `kept` is the script to apply, or where to find it. `read_undo` reads the undo from disk when
+    it is needed; None where there is no undo.
     """
 
     id: str
-    script: Script
+    kept: Script | OnDisk
     read_undo: Callable[[], Script] | None = None
 
     @classmethod
@@ -157,12 +175,30 @@ class Migration(Record):
     @property
     def hash(self) -> str:
         """The SHA-256 that the history keeps for this migration, 64 hex digits."""
-        return self.script.hash
+        return self.kept.hash
 
     @property
     def path(self) -> str:
         """The file the migration was read from, as shown to users."""
-        return self.script.path
+        return self.kept.path
+
+    @property
+    def script(self) -> Script:
+        """The script to apply, with its text: read again at each look where that is not kept.
+
+        Raises `MigrationLoadingError`, and `MigrationDirectoryCorruptedError` where the file has
+        changed since its hash was taken.
+        """
+        kept = self.kept
+        if isinstance(kept, Script):
+            return kept
+        script = kept.read(kept.path)
+        require_unchanged(self.id, script, kept.hash)
+        return script
+
+    def loaded(self) -> Migration:
+        """The same with the text of its script. Raises what `script` raises."""
+        return self if isinstance(self.kept, Script) else self._replace(kept=self.script)
 
     def undo_script(self) -> Script:
         """Read the undo. Raises `IrreversibleMigrationError` where there is none."""
@@ -172,9 +208,25 @@ class Migration(Record):
 
     def matches(self, recorded_hash: str) -> bool:
         """Whether a hash in the history is this migration's, by the rule it was written with."""
-        if recorded_hash == self.script.hash:
+        if recorded_hash == self.kept.hash:
             return True
         return is_legacy_hash(recorded_hash) and recorded_hash == self.script.legacy_hash
+
+
+def require_unchanged(id: str, script: Script, hash: str) -> None:
+    """See that a migration that was read again is the one that had this hash at first.
+
+    Raises `MigrationDirectoryCorruptedError` where it is not: nothing else may run in its place.
+    """
+    if script.hash != hash:
+        problem = Problem(
+            "changed",
+            (id,),
+            f"{id} has changed since flux looked at it",
+            "give the command again, which looks at the file as it is now",
+            Location(script.path),
+        )
+        raise MigrationDirectoryCorruptedError.of((problem,), problem.message)
 
 
 class Repeatable(Record):
@@ -188,6 +240,11 @@ class Repeatable(Record):
     def name(self) -> str:
         """Where it lies and its id: `post-apply/views`."""
         return f"{self.placement}/{self.id}"
+
+    @property
+    def hash(self) -> str:
+        """The hash of its text, by the same rule as a migration's."""
+        return self.script.hash
 
     @property
     def path(self) -> str:
@@ -324,20 +381,31 @@ def _natural_key(id: str) -> tuple[list[tuple[int, str]], str]:
 def numeric_prefix(id: str) -> tuple[str, tuple[int, ...]] | None:
     """The letters and numbers that an id starts with: `v1.10_x` gives `("v", (1, 10))`."""
     match = _NUMERIC_PREFIX.match(id)
-    if match is None:
-        return None
-    return match[1], tuple(map(int, _NUMBER.findall(match[2])))
+    return (match[1], _numbers(match[2])) if match else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, _NUMBER.findall(text)))
 
 
 def misordered(ids: Sequence[str]) -> list[tuple[str, str]]:
     """Neighbours in text order whose numbers say the opposite: `10_x` before `2_y`."""
-    ordered = sorted(ids)
-    prefixes = map(numeric_prefix, ordered)
     return [
-        (first, second)
-        for (first, second), (one, other) in zip(pairwise(ordered), pairwise(prefixes), strict=True)
-        if one and other and one[0] == other[0] and one[1] > other[1]
+        (first.string, second.string)
+        for first, second in pairwise(map(_NUMERIC_PREFIX.match, sorted(ids)))
+        if first and second and _says_the_opposite(first, second)
     ]
+
+
+def _says_the_opposite(first: re.Match[str], second: re.Match[str]) -> bool:
+    """Whether the first of two prefixes in text order has the greater number."""
+    letters, one = first.groups()
+    others, other = second.groups()
+    if letters != others:
+        return False
+    # Numbers of one length are in their own order; to read them all would take long.
+    is_padded = len(one) == len(other) and one.isdigit() and other.isdigit()
+    return not is_padded and _numbers(one) > _numbers(other)
 
 
 def fold(id: str) -> str:

@@ -108,11 +108,15 @@ class Step(Record):
         return self.subject.script
 
     def loaded(self) -> Step:
-        """The same with its script read: an undo is on disk, and read anew at each look."""
-        if self.action != "undo" or not isinstance(self.subject, Migration):
+        """The same with its script read, where that is on disk and read anew at each look."""
+        subject = self.subject
+        if not isinstance(subject, Migration):
             return self
-        script = self.script
-        return self._replace(subject=self.subject._replace(read_undo=lambda: script))
+        if self.action == "undo":
+            script = self.script
+            return self._replace(subject=subject._replace(read_undo=lambda: script))
+        loaded = subject.loaded()
+        return self if loaded is subject else self._replace(subject=loaded)
 
 
 class Plan(Record):
@@ -133,7 +137,7 @@ class Plan(Record):
 
     def outline(self) -> tuple[tuple[str, str, str], ...]:
         """Action, name and hash of each step: what it means for two plans to be the same."""
-        return tuple((step.action, step.name, step.subject.script.hash) for step in self.steps)
+        return tuple((step.action, step.name, step.subject.hash) for step in self.steps)
 
 
 class StatusRow(Record):
@@ -228,7 +232,7 @@ def find_problems(
     newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order) or ""
     allowed = newer_than_directory(directory, state) if missing == "allow-newer" else ()
     for row in rows:
-        if row.id in allowed:
+        if row.state in ("applied", "pending") or row.id in allowed:
             continue
         if row.state == "divergent":
             problems.append(_divergent(row))

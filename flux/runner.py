@@ -1,6 +1,6 @@
 """Running plans: decided from the directory and the history, and carried out step by step.
 
-The order is always the same: read the directory, read the history without a lock, plan; with
+The order is always the same: read the history without a lock, read the directory, plan; with
 something to do, take the lock, read the history again, plan again, check every script, and
 only then run. What runs is recorded in the transaction it ran in.
 """
@@ -113,10 +113,6 @@ class FluxRunner(StepRunner):
         runner._directory = directory
         return runner
 
-    def __enter__(self) -> Self:
-        self._read_directory()
-        return super().__enter__()
-
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -131,9 +127,11 @@ class FluxRunner(StepRunner):
     @property
     def directory(self) -> directories.MigrationDirectory:
         """The migration directory, with what its history has recorded under older rules."""
-        directory = self._read_directory().with_recorded(self.state.applied)
-        self._directory = directory
-        return directory
+        applied = self.state.applied
+        if self._directory is None:
+            self._directory = directories.read_configured(self.config, applied)
+        self._directory = self._directory.with_recorded(applied)
+        return self._directory
 
     @property
     def state(self) -> DatabaseState:
@@ -491,11 +489,6 @@ class FluxRunner(StepRunner):
     def _emit(self, event: Event) -> None:
         self._log.note(event)
         super()._emit(event)
-
-    def _read_directory(self) -> directories.MigrationDirectory:
-        if self._directory is None:
-            self._directory = directories.read_configured(self.config)
-        return self._directory
 
 
 def apply(

@@ -147,7 +147,6 @@ def test_postgres_does_not_hold_a_big_migration_often(pg: PostgresProject) -> No
     assert peak_memory(pg.apply) <= 3 * _BIG
 
 
-@pytest.mark.xfail(reason="the directory keeps every text")
 def test_what_is_applied_is_not_held(tmp_path: Path) -> None:
     """With nothing to do, one text is in memory, and then the next."""
     each = 1_000_000

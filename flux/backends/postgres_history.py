@@ -41,11 +41,12 @@ class HistorySQL(Record):
     def read(self) -> str:
         """A query for all rows, and whether the table beside is there. See `applied`.
 
-        An outer join: an empty history gives one row of nulls.
+        An outer join: an empty history gives one row of nulls. The server looks for the table
+        beside once, and not for each row.
         """
         return (
             f"SELECT h.id, h.hash, {_APPLIED_AT}, "
-            f"pg_catalog.to_regclass({self.literal(self.state_table)}) IS NOT NULL "
+            f"(SELECT pg_catalog.to_regclass({self.literal(self.state_table)}) IS NOT NULL) "
             f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
         )
 
