@@ -59,6 +59,8 @@ class Directives(NamedTuple):
     @property
     def given(self) -> dict[str, Any]:
         """Those that were given, by their field."""
+        if self == _NONE_GIVEN:
+            return {}
         default = _NONE_GIVEN._asdict()
         return {name: value for name, value in self._asdict().items() if value != default[name]}
 
