@@ -88,7 +88,7 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
     parentheses: list[int] = []  # offsets of the open ones
 
     while True:
-        if start < 0 and (plain := _PLAIN_STATEMENT.match(text, pos, pos + _SHORT)):
+        if start < 0 and (plain := lexis.plain.match(text, pos, pos + _SHORT)):
             begin, end = plain.span(1)
             head = lexis.head.match(text, begin)
             if not head or (
@@ -183,7 +183,7 @@ def leading_words(text: str, dialect: Dialect) -> tuple[str, ...]:
 def _find_leading(text: str, dialect: Dialect) -> tuple[str, ...]:
     found: list[str] = []
     pos = 0
-    if plain := _PLAIN.match(text):
+    if plain := _lexis(dialect).plain_start.match(text):
         pieces = plain[0].upper().translate(_AS_SPACE).split()
         found = [piece for piece in pieces if piece[0] not in "0123456789"]
         pos = plain.end()
@@ -196,7 +196,7 @@ _LEADING = 12
 # What statements begin with, up to a piece that only its dialect can read: words, numbers and what
 # separates them. Those are told apart faster than by a pattern.
 _SEPARATING = "()<>=,.;+* \t\n\r\f"
-_PLAIN = re.compile(rf"[\w{_SEPARATING}]{{1,400}}(?:(?<=[{_SEPARATING}])|\Z)", re.ASCII)
+_PLAIN_START = rf"(?a)[\w{_SEPARATING}]{{1,400}}(?:(?<=[{_SEPARATING}])|\Z)"
 _AS_SPACE = str.maketrans(dict.fromkeys(_SEPARATING, " "))
 
 _leading_words = lru_cache(maxsize=64)(_find_leading)  # those of a file, not of all files
@@ -380,7 +380,7 @@ def _plain_parentheses(*inside: str) -> str:
     return rf"\({_PLAIN_CHARACTERS}(?:(?:{among}){_PLAIN_CHARACTERS})*\)"
 
 
-_PLAIN_STATEMENT = re.compile(
+_PLAIN_STATEMENT = (
     rf"[{_SPACE}]*((?=[A-Za-z]){_PLAIN_CHARACTERS}"
     rf"(?:(?:{_PLAIN_QUOTATION}|{_plain_parentheses(_plain_parentheses())}){_PLAIN_CHARACTERS})*)"
     rf"(?<![{_SPACE}]);"
@@ -399,6 +399,8 @@ class _Lexis(NamedTuple):
     quotations: tuple[tuple[str, re.Pattern[str] | None], ...]
     head: re.Pattern[str]
     hint: re.Pattern[str]
+    plain: re.Pattern[str]  # a whole statement, the same for all
+    plain_start: re.Pattern[str]
 
 
 _compiled: dict[Dialect, _Lexis] = {}
@@ -421,6 +423,8 @@ def _lexis(dialect: Dialect) -> _Lexis:
             (*quotations, ("word", re.compile("()"))),
             re.compile(rf"(?i:{rules.head})(?!{_WORD_OR_DOLLAR})"),
             re.compile(rules.hint, re.IGNORECASE),
+            re.compile(_PLAIN_STATEMENT),
+            re.compile(_PLAIN_START),
         )
     return _compiled[dialect]
 
