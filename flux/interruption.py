@@ -132,6 +132,9 @@ class _Call:
 class Interruptible:
     """Calls functions in a thread, one at a time; a KeyboardInterrupt meanwhile ends them.
 
+    A function may call others in the same way: they run in its thread. A thread for each step of a
+    batch would take longer than most steps.
+
     First `cancel` asks the database to end the statement, then Python code in the thread is
     interrupted. For what does not end by either, `abandon` is called, which must end the process:
     the connection cannot be closed under a thread that uses it, and dies with the process.
@@ -142,20 +145,43 @@ class Interruptible:
         self._abandon = abandon
         #: Whether an interruption came. A step may have been done all the same.
         self.was_interrupted = False
+        #: The thread in which a function runs now, 0 for none, and whether it has called others.
+        self._thread = 0
+        self._calls_others = False
 
     def __call__(self, act: Callable[[], None]) -> None:
         """Call `act`. Raises what it raises, and KeyboardInterrupt if that ended it."""
-        call = _Call(act)
+        is_inside = self._thread == _thread.get_ident()
+        self._calls_others = is_inside
+        try:
+            if is_inside:
+                act()
+            else:
+                self._call(act)
+        except BaseException as error:
+            # A function that calls others hears of an interruption from them.
+            if self.was_interrupted and (is_inside or not self._calls_others):
+                raise KeyboardInterrupt from error
+            raise
+
+    def _call(self, act: Callable[[], None]) -> None:
+        """Call `act` in a thread of its own. Raises what it raises."""
+
+        def act_here() -> None:
+            self._thread = _thread.get_ident()
+            try:
+                act()
+            finally:
+                self._thread = 0
+
+        call = _Call(act_here)
         try:
             call.start()
             call.wait()
         except KeyboardInterrupt:
             self.was_interrupted = True
             self._end(call.done, call.thread)
-        if call.failure is not None:
-            if self.was_interrupted:
-                raise KeyboardInterrupt from call.failure
-            raise call.failure
+        call.result()
 
     def _end(self, done: threading.Event, thread: int) -> None:
         """Return when the thread is done; it is asked more than once, as it may not yet listen."""

@@ -68,6 +68,8 @@ class Directives(Record):
     @property
     def given(self) -> dict[str, Any]:
         """Those that were given, by their field."""
+        if self == _NONE_GIVEN:
+            return {}
         default = _NONE_GIVEN._asdict()
         return {name: value for name, value in self._asdict().items() if value != default[name]}
 

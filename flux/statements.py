@@ -96,6 +96,15 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
     parentheses: list[int] = []  # offsets of the open ones
 
     while True:
+        if start < 0 and (plain := lexis.plain.match(text, pos, pos + _SHORT)):
+            begin, end = plain.span(1)
+            head = lexis.head.match(text, begin)
+            if not head or (
+                head[0].upper() == "CREATE" and not lexis.hint.search(text, begin, end)
+            ):
+                pieces.append(Statement(text[begin:end], begin, *where(begin)))
+                pos = plain.end()
+                continue
         mark, at, after = _next(lexis, lexis.marks, text, pos, len(text))
         if start < 0:
             begin = at - len(text[pos:at].lstrip(_SPACE))
@@ -151,12 +160,14 @@ def numbered(pieces: Sequence[Statement | MetaCommand]) -> list[Numbered]:
     return [Numbered(number, statement) for number, statement in enumerate(statements, 1)]
 
 
-def words(text: str, dialect: Dialect) -> Iterator[str]:
+def words(text: str, dialect: Dialect, pos: int = 0) -> Iterator[str]:
     """Yield the bare words of a statement in upper case: no quoted names, literals or comments.
+
+    `pos` is the 0-based offset at which to begin, between two of its pieces.
 
     Raises: UnterminatedError: when it comes to what is never closed.
     """
-    lexis, pos = _lexis(dialect), 0
+    lexis = _lexis(dialect)
     word = len(lexis.quotations)
     while pos >= 0:
         opened = -1
@@ -178,8 +189,23 @@ def leading_words(text: str, dialect: Dialect) -> tuple[str, ...]:
 
 
 def _find_leading(text: str, dialect: Dialect) -> tuple[str, ...]:
-    return tuple(islice(words(text, dialect), 12))
+    found: list[str] = []
+    pos = 0
+    if plain := _lexis(dialect).plain_start.match(text):
+        pieces = plain[0].upper().translate(_AS_SPACE).split()
+        found = [piece for piece in pieces if piece[0] not in "0123456789"]
+        pos = plain.end()
+    if len(found) < _LEADING and pos < len(text):
+        found += islice(words(text, dialect, pos), _LEADING - len(found))
+    return tuple(found[:_LEADING])
 
+
+_LEADING = 12
+# What statements begin with, up to a piece that only its dialect can read: words, numbers and what
+# separates them. Those are told apart faster than by a pattern.
+_SEPARATING = "()<>=,.;+* \t\n\r\f"
+_PLAIN_START = rf"(?a)[\w{_SEPARATING}]{{1,400}}(?:(?<=[{_SEPARATING}])|\Z)"
+_AS_SPACE = str.maketrans(dict.fromkeys(_SEPARATING, " "))
 
 _leading_words = lru_cache(maxsize=64)(_find_leading)  # those of a file, not of all files
 
@@ -348,6 +374,27 @@ _DIALECTS: dict[Dialect, _Rules] = {
 }
 
 
+# --- The statements that most are
+
+# One that all dialects read alike, up to its `;`: no comments, no backslashes, no dollars, no
+# quotations but the standard's, and no parentheses but closed ones.
+_PLAIN_CHARACTERS = r"[^;'\"()$\\/\-`\[\]]*"
+_PLAIN_QUOTATION = r"""'[^'\\]*'|"[^"]*\""""
+
+
+def _plain_parentheses(*inside: str) -> str:
+    """A pattern for parentheses that hold plain characters, and what is given."""
+    among = "|".join((_PLAIN_QUOTATION, *inside))
+    return rf"\({_PLAIN_CHARACTERS}(?:(?:{among}){_PLAIN_CHARACTERS})*\)"
+
+
+_PLAIN_STATEMENT = (
+    rf"[{_SPACE}]*((?=[A-Za-z]){_PLAIN_CHARACTERS}"
+    rf"(?:(?:{_PLAIN_QUOTATION}|{_plain_parentheses(_plain_parentheses())}){_PLAIN_CHARACTERS})*)"
+    rf"(?<![{_SPACE}]);"
+)
+_SHORT = 4096
+
 # --- The scanner
 
 
@@ -360,6 +407,8 @@ class _Lexis(Record):
     quotations: tuple[tuple[str, re.Pattern[str] | None], ...]
     head: re.Pattern[str]
     hint: re.Pattern[str]
+    plain: re.Pattern[str]  # a whole statement, the same for all
+    plain_start: re.Pattern[str]
 
 
 _compiled: dict[Dialect, _Lexis] = {}
@@ -382,6 +431,8 @@ def _lexis(dialect: Dialect) -> _Lexis:
             (*quotations, ("word", re.compile("()"))),
             re.compile(rf"(?i:{rules.head})(?!{_WORD_OR_DOLLAR})"),
             re.compile(rules.hint, re.IGNORECASE),
+            re.compile(_PLAIN_STATEMENT),
+            re.compile(_PLAIN_START),
         )
     return _compiled[dialect]
 

@@ -101,8 +101,8 @@ class StepRunner:
         self._on_event = on_event
         #: The steps that are under way.
         self._bundle: _Bundle | None = None
-        #: Calls what changes the database; a program may put something else here, for instance
-        #: an `Interruptible` (`flux.interruption`).
+        #: Calls what changes the database, also from within such a call; a program may put
+        #: something else here, for instance an `Interruptible` (`flux.interruption`).
         self.call: Callable[[Callable[[], None]], None] = _call
         self._stack = ExitStack()
         #: Completes errors about the address, where there is one.
@@ -162,10 +162,14 @@ class StepRunner:
     def _run_steps(self, steps: Sequence[Step], done: list[StepResult]) -> None:
         """Carry out steps in order, as many at a time as the backend takes together."""
         left = [step.loaded() for step in steps]
-        while left:
-            count = self.backend.count_bundle(left)
-            self._run_bundle(left[:count], done)
-            del left[:count]
+
+        def run() -> None:
+            while left:
+                count = self.backend.count_bundle(left)
+                self._run_bundle(left[:count], done)
+                del left[:count]
+
+        self.call(run)  # once for all: an `Interruptible` starts a thread each time
 
     def _run_bundle(self, steps: Sequence[Step], done: list[StepResult]) -> None:
         self._emit(Event("start", steps[0]))

@@ -44,16 +44,21 @@ def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
     body = list(statements)
     first, last = 0, len(body) - 1
     if dialect == "sqlite":
-        while first < last and leading_words(body[first].text, dialect)[:1] == ("PRAGMA",):
+        while first < last and _is_pragma(body[first]):
             first += 1
-        while last > first and leading_words(body[last].text, dialect)[:1] == ("PRAGMA",):
+    if first >= last or not opens_transaction(body[first], dialect):
+        return Unwrapped(body)
+    if dialect == "sqlite":
+        while last > first and _is_pragma(body[last]):
             last -= 1
-    if first >= last or not (
-        opens_transaction(body[first], dialect) and closes_transaction(body[last], dialect)
-    ):
+    if first >= last or not closes_transaction(body[last], dialect):
         return Unwrapped(body)
     modes = modes_of(body[first], dialect)
     return Unwrapped([*body[:first], *body[first + 1 : last], *body[last + 1 :]], modes)
+
+
+def _is_pragma(statement: Statement) -> bool:
+    return leading_words(statement.text, "sqlite")[:1] == ("PRAGMA",)
 
 
 def controls_transaction(statement: Statement, dialect: Dialect) -> bool:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
 
 import pytest
 
+from flux import statements
 from flux.statements import (
     Dialect,
     MetaCommand,
     SplitError,
     Statement,
     UnterminatedError,
+    leading_words,
     split,
     words,
 )
@@ -334,6 +339,38 @@ def test_a_statement_on_the_line_of_a_copy() -> None:
 )  # fmt: skip
 def test_words(dialect: Dialect, text: str, expected: str) -> None:
     assert " ".join(words(text, dialect)) == expected
+
+
+@pytest.mark.parametrize("dialect", ALL)
+def test_what_is_read_fast_is_read_the_same(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain statements, and the first words of any, have a short way; it leads to the same."""
+    chance = random.Random(15)  # noqa: S311
+    text = (
+        "a E x' ' '' \" $ $$ $b$ 1 1c é - -- -- /* */ / ( ) ( ) (d) 'e' ; ; ; , [ ] ` \\ = "
+        "CREATE TABLE BEGIN ATOMIC END TRIGGER FUNCTION COPY FROM STDIN EXPLAIN select"
+    )
+    pieces = text.split(" ")
+    for _ in range(3000):
+        text = "".join(
+            chance.choice(pieces) + chance.choice(["", " ", " ", "\n"])
+            for _ in range(chance.randrange(40))
+        )
+        short = _outcome(partial(split, text, dialect))
+        first_words = partial(tuple[str, ...], islice(words(text, dialect), 12))
+        assert _outcome(partial(leading_words, text, dialect)) == _outcome(first_words)
+        with monkeypatch.context() as patched:
+            patched.setattr(statements, "_SHORT", 0)
+            assert short == _outcome(partial(split, text, dialect))
+
+
+def _outcome(act: Callable[[], object]) -> object:
+    """What a call gives, or what it says of a text that cannot be taken apart."""
+    try:
+        return act()
+    except SplitError as error:
+        return str(error)
 
 
 def test_words_are_read_lazily() -> None:

@@ -2,8 +2,8 @@
 
 Each is in a transaction of its own, as it would be alone: BEGIN, the fence, its guard, its text,
 the check that the lock is still ours, its record, COMMIT. The server ends a message at the first
-error; those before it are committed. A marker before each COMMIT says that it was reached; of the
-last one that reached it, the history says whether it is committed.
+error; those before it are committed. The first marker of each says that it has begun; of the one
+whose statements are all done, the history says whether it is committed.
 
 The server parses a message before it runs any of it. Where that fails, those before the faulty one
 go once more, and then that one alone, so that the error is the one that it has alone. One that
@@ -14,7 +14,6 @@ Whatever may need more than one message, or the session for itself, goes alone.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Container, Sequence
 from itertools import accumulate, pairwise
@@ -46,7 +45,7 @@ _CHARACTERS = 256 * 1024
 _LEAST_PATIENCE = 0.5
 
 _START = f"{BEGIN}{TIME}COMMIT;\n"
-_END = f"{TIME}COMMIT;\n"
+_END = f"{BEGIN}{TIME}COMMIT"
 
 
 class Pace:
@@ -134,7 +133,7 @@ class BundleRun:
         backend, script = self._backend, step.script
         around = backend.sql.apply if step.action == "apply" else backend.sql.undo
         run = ScriptRun(backend, script, *around(cast("Migration", step.subject)))
-        statements, [message] = run.compose(script.text or "", _END, longest=sys.maxsize)
+        statements, [message] = run.compose_in_one(script.text or "")
         return _Part(step, run, statements, message)
 
     def run(self) -> None:
@@ -149,7 +148,7 @@ class BundleRun:
             self._run_alone(parts[0])
             return 1
         reached = Reached()
-        text = _START + "".join(part.message.text for part in parts)
+        text = _START + "".join(part.message.text for part in parts) + _END
         started = time.perf_counter()
         try:
             self._send(parts, text, reached)
@@ -204,7 +203,7 @@ class BundleRun:
         if done == len(parts):
             return done
         part = _moved(parts, done)
-        number = reached.number if done == len(reached.times) - 1 else None
+        number = reached.number if done == _count_begun(reached) - 1 else None
         failure = statement_error(error, part.message, len(part.statements), number)
         failure.__cause__ = error
         spent = seconds - sum(_times(reached)[:done])
@@ -215,23 +214,33 @@ class BundleRun:
         """How many of the parts are done.
 
         Where the next one has begun, one is committed, whatever became of its row. Of the last one
-        that came to its COMMIT, the history is asked, if the connection still can.
+        whose statements are all done, the history is asked, if the connection still can.
         """
         backend = self._backend
-        ended = len(reached.times) - 1
-        if ended < 1 or reached.number is not None:
-            return max(0, ended)
+        begun = _count_begun(reached)
+        if begun > len(parts):  # the end of all
+            return len(parts)
+        before = max(0, begun - 1)
+        part = parts[before]
+        if not begun or (reached.number or 0) <= len(part.statements):
+            return before
         if not backend.dbapi.closed:
             try:
-                return ended - 1 + _is_done(parts[ended - 1].step, backend.read_state().applied)
+                return before + _is_done(part.step, backend.read_state().applied)
             except DatabaseUnavailableError:
                 backend.dbapi.close()  # so that a new connection reads it
-        return ended - 1
+        return before
+
+
+def _count_begun(reached: Reached) -> int:
+    """How many have come to their first marker; the end of the message counts as one, too."""
+    return max(0, len(reached.times) - 1)
 
 
 def _times(reached: Reached) -> list[float]:
-    """The seconds that each part took which came to its COMMIT."""
-    return [max(0.0, after - before) for before, after in pairwise(reached.times)]
+    """The seconds that each part took behind which the next one, or the end, has begun."""
+    moments = [*reached.times[:1], *reached.times[2:]]
+    return [max(0.0, after - before) for before, after in pairwise(moments)]
 
 
 def _is_done(step: Step, applied: Container[str]) -> bool:

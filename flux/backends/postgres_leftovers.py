@@ -18,9 +18,11 @@ from flux.statements import Statement, leading_words, tokens
 
 
 class Kind(Record):
-    """One kind of leftover. `named` finds it in a text; `listing` is a query for all there are,
-    each with the statement that takes it back; `take_back_all` is a statement for all at once."""
+    """One kind of leftover. `named` finds it in a text, which then holds `word` in lower case;
+    `listing` is a query for all there are, each with the statement that takes it back;
+    `take_back_all` is a statement for all at once."""
 
+    word: str
     named: re.Pattern[str]
     listing: str
     take_back_all: str
@@ -31,24 +33,28 @@ _TEMPORARY = (
 )
 _KINDS = (
     Kind(
+        "hold",
         re.compile(r"\bHOLD\b", re.IGNORECASE),
         "SELECT 'CLOSE ' || pg_catalog.quote_ident(name) FROM pg_catalog.pg_cursors "
         "WHERE is_holdable",
         "CLOSE ALL",
     ),
     Kind(
+        "prepare",
         re.compile(r"\bPREPARE\s+(?!TRANSACTION\b)[\w\"]", re.IGNORECASE),
         "SELECT 'DEALLOCATE ' || pg_catalog.quote_ident(name) "
         "FROM pg_catalog.pg_prepared_statements",
         "DEALLOCATE ALL",
     ),
     Kind(
+        "listen",
         re.compile(r"\bLISTEN\b", re.IGNORECASE),
         "SELECT 'UNLISTEN ' || pg_catalog.quote_ident(name) "
         "FROM pg_catalog.pg_listening_channels() name",
         "UNLISTEN *",
     ),
     Kind(
+        "temp",
         re.compile(r"\bTEMP(ORARY)?\b|\bpg_temp\b", re.IGNORECASE),
         "SELECT 'DROP ' || CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' "
         "ELSE 'TABLE' END || ' IF EXISTS pg_temp.' || pg_catalog.quote_ident(relname) "
@@ -56,6 +62,7 @@ _KINDS = (
         "DISCARD TEMP",
     ),
     Kind(
+        "advisory_lock",
         re.compile(r"advisory_lock", re.IGNORECASE),
         "SELECT 'SELECT pg_catalog.pg_advisory_unlock' || "
         "CASE mode WHEN 'ShareLock' THEN '_shared' ELSE '' END || CASE objsubid "
@@ -130,11 +137,15 @@ class Leftovers(Record):
     def of(cls, script: Script) -> Leftovers:
         """What a script's text, or the Python file of its function, names. Pure."""
         text = script.text or script.source or ""
-        names = [found[1] or found[2] for found in _SETS.finditer(text)]
+        lowered = text.lower()  # in which a word is looked for faster than by a pattern
+        names = []
+        if "set" in lowered:
+            names += [found[1] or found[2] for found in _SETS.finditer(text)]
         if script.function is not None:
             names += [found[2] for found in _STRING.finditer(text)]
         bare = {re.sub(r'[\s"]', "", name).lower() for name in names}
-        return cls(tuple(kind for kind in _KINDS if kind.named.search(text)), tuple(sorted(bare)))
+        kinds = (kind for kind in _KINDS if kind.word in lowered and kind.named.search(text))
+        return cls(tuple(kinds), tuple(sorted(bare)))
 
     @property
     def take_back_all(self) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from flux.statements import Numbered, Statement, leading_words
 
 #: A whole notice, whose level may be in any language: a script's own may have such words in it.
-_MARKER = re.compile(r"[^\n:]*:\s+flux (marker|time) (\d+)(?:\n|\Z)")
+_MARKER = re.compile(r"[^\n:]*:\s+flux (?:marker (\d+))? ?(?:time (\d+))?(?:\n|\Z)")
 
 
 class Segment(NamedTuple):
@@ -122,8 +122,8 @@ def segment_at(message: Message, position: int) -> Segment | None:
 class Reached:
     """How far a message got: `number` is that of the last statement that a marker told of.
 
-    A message of several migrations tells the time at its start and before each COMMIT; `times`
-    are in seconds, by the server's clock, and `number` is None from there to the next marker.
+    A message of several migrations tells the time at its start, with the first marker of each, and
+    at its end; `times` are in seconds, by the server's clock.
     """
 
     def __init__(self, number: int | None = None) -> None:
@@ -133,15 +133,12 @@ class Reached:
     def hear(self, notice: str) -> bool:
         """Take a notice if it is a marker; whether it is one."""
         found = _MARKER.match(notice)
-        if found is None:
-            return False
-        kind, number = found.groups()
-        if kind == "marker":
+        number, moment = found.groups() if found else (None, None)
+        if number is not None:
             self.number = int(number)
-        else:
-            self.number = None
-            self.times.append(int(number) / 1_000_000)
-        return True
+        if moment is not None:
+            self.times.append(int(moment) / 1_000_000)
+        return number is not None or moment is not None
 
 
 def sets_transaction(one: Numbered) -> bool:
@@ -154,8 +151,13 @@ def marker(number: int) -> str:
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"
 
 
-#: SQL that tells the client the server's time, in microseconds since 1970.
-TIME = (
-    "DO $flux$BEGIN RAISE INFO 'flux time %', pg_catalog.int8("
-    "1000000 * pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())); END$flux$;\n"
+def first_marker(number: int) -> str:
+    """The same, and the time, for the first statement of one of several migrations."""
+    return f"DO $flux$BEGIN RAISE INFO 'flux marker {number} time %', {_MICROSECONDS}; END$flux$;\n"
+
+
+_MICROSECONDS = (
+    "pg_catalog.int8(1000000 * pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()))"
 )
+#: SQL that tells the client the server's time, in microseconds since 1970.
+TIME = f"DO $flux$BEGIN RAISE INFO 'flux time %', {_MICROSECONDS}; END$flux$;\n"

@@ -8,9 +8,11 @@ go and comes again.
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux.backends.postgres_driver import IDLE
@@ -23,7 +25,7 @@ from flux.backends.postgres_lock import (
     READ_COMMITTED,
     fail_unless,
 )
-from flux.backends.postgres_message import LONG, Message, Reached, compose, marker
+from flux.backends.postgres_message import LONG, Message, Reached, compose, first_marker, marker
 from flux.backends.postgres_outcome import was_committed
 from flux.backends.postgres_watch import name_for, set_name
 from flux.backends.signals import StatementError, TransactionEndedError
@@ -122,11 +124,19 @@ class ScriptRun:
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
 
-    def compose(self, text: str, ending: str, longest: int = LONG) -> Composed:
-        """Its text as messages that commit it, which end with `ending`. Pure."""
-        return self._compose(text, self._closing + ending, longest)
+    def compose_in_one(self, text: str) -> Composed:
+        """Its text as one message that commits it, of several that are sent together. Pure."""
+        closing = self._closing + "COMMIT;\n"
+        return self._compose(text, closing, first=first_marker, longest=sys.maxsize)
 
-    def _compose(self, text: str, closing: str, longest: int = LONG) -> Composed:
+    def _compose(
+        self,
+        text: str,
+        closing: str,
+        *,
+        first: Callable[[int], str] = marker,
+        longest: int = LONG,
+    ) -> Composed:
         pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
         statements, modes = unwrap(pieces, "postgres")
         messages = compose(
@@ -134,7 +144,7 @@ class ScriptRun:
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
             opening=self._opening,
             closing=closing,
-            mark=marking(self.backend, self.script, statements, len(statements)),
+            mark=marking(self.backend, self.script, statements, len(statements), first=first),
             total=len(statements),
             longest=longest,
         )
@@ -145,9 +155,8 @@ class ScriptRun:
         # Behind a pooler, what the application had set is set again before another session may
         # be the one that answers.
         is_apart = backend.session.settings is not None and not backend.held.is_direct
-        statements, messages = (
-            self._compose(text, CHECK_CONSTRAINTS) if is_apart else self.compose(text, "COMMIT")
-        )
+        closing = CHECK_CONSTRAINTS if is_apart else self._closing + "COMMIT"
+        statements, messages = self._compose(text, closing)
         self.backend.watcher.expect(statements)
         for message in messages:
             send(backend, message, len(statements))
@@ -188,16 +197,25 @@ def patience_for(backend: PostgresBackend, script: Script) -> float:
 
 
 def marking(
-    backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
+    backend: PostgresBackend,
+    script: Script,
+    statements: Sequence[Statement],
+    total: int,
+    *,
+    first: Callable[[int], str] = marker,
 ) -> Callable[[int], str]:
-    """What marks each statement: for the client, for when it fails, and for who watches it."""
+    """What marks each statement: for the client, for when it fails, and for who watches it.
+
+    `first` is the marker of the first one that is marked.
+    """
+    markers = chain([first], repeat(marker))
     file = script.path.rpartition("/")[2]
     has_marker = backend.held.can_mark
     # A script that has something to do with this setting has it for itself.
     has_name = not any("application_name" in s.text.lower() for s in statements)
 
     def mark(number: int) -> str:
-        return (marker(number) if has_marker else "") + (
+        return (next(markers)(number) if has_marker else "") + (
             set_name(name_for(number, total, file)) if has_name else ""
         )
 

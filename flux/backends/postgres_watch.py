@@ -24,6 +24,7 @@ _LOOK_WITHIN = 1000  # milliseconds that the server gets for an answer
 _NAME_BYTES = 63  # of an application_name
 _QUERY_PREFIX = 200  # characters; the server keeps 1,024 bytes of a query, if not told otherwise
 _NAME = re.compile(r"flux: (\d+) of \d+( done)?(?:, (.+))?", re.DOTALL)
+_ODD = re.compile(r"[^A-Za-z0-9_. -]")
 #: Characters of a file's name that the name of a session shows whatever stands before it.
 _SHOWN = 32
 
@@ -67,7 +68,7 @@ def name_for(number: int, total: int, file: str) -> str:
 
 def _plain(file: str) -> str:
     """A name without the characters that the server would take away."""
-    return re.sub(r"[^A-Za-z0-9_. -]", "?", file)
+    return _ODD.sub("?", file)
 
 
 def set_name(name: str) -> str:

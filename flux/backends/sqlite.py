@@ -260,7 +260,8 @@ class SQLiteBackend(MigrationBackend):
                 yield
         finally:
             for name, rows in before.items():
-                if self.fetch(f"PRAGMA {name}") != rows:
+                # What the script cannot have touched is as it was set above.
+                if not touches_settings or self.fetch(f"PRAGMA {name}") != rows:
                     self.run_sql(f"PRAGMA {name} = {rows[0][0]}")
 
     def run_sql(self, sql: str) -> None:
