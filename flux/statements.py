@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import islice
-
-from flux.record import Record
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 Dialect: TypeAlias = "Literal['postgres', 'sqlite', 'generic']"
 
 
-class Statement(Record):
+class Statement(NamedTuple):
     """One statement: an exact slice of the source, without its `;` and comments around it."""
 
     text: str
@@ -32,14 +31,14 @@ class Statement(Record):
     copy_data: str | None = None  # the rows after `COPY … FROM stdin;`, each ended by a newline
 
 
-class Numbered(Record):
+class Numbered(NamedTuple):
     """A statement and its place among all of its file, counted from 1."""
 
     number: int
     statement: Statement
 
 
-class MetaCommand(Record):
+class MetaCommand(NamedTuple):
     r"""A psql command, from its backslash to the end of the line; `\;` and `\:` are just that."""
 
     text: str
@@ -210,7 +209,7 @@ _AS_SPACE = str.maketrans(dict.fromkeys(_SEPARATING, " "))
 _leading_words = lru_cache(maxsize=64)(_find_leading)  # those of a file, not of all files
 
 
-class Token(Record):
+class Token(NamedTuple):
     """A piece of a statement: `kind` is `word`, what a quotation is, or the character itself."""
 
     kind: str
@@ -310,7 +309,7 @@ _META_COPY = r"(?i)\\copy\b.*\bfrom\s+stdin\b"
 _REST_OF_LINE = r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)"
 
 
-class _Rules(Record):
+class _Rules(NamedTuple):
     """A dialect. A quotation is (what it is, how it opens, how it goes on).
 
     How it goes on is searched for after the opening: a match that sets group 1 closes it, one that
@@ -398,7 +397,7 @@ _SHORT = 4096
 # --- The scanner
 
 
-class _Lexis(Record):
+class _Lexis(NamedTuple):
     """A dialect's rules, compiled. Group n of `marks` and `tokens` is the nth of `quotations`."""
 
     rules: _Rules

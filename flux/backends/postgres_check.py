@@ -29,11 +29,22 @@ _READING = {
         "remove it: flux sends every file as UTF-8",
     ),
 }
+#: A script with a problem has one of these in it, in lower case: psql's commands, settings that
+#: change how a file is read, what cannot run in a transaction, and what begins or ends one.
+_TELLING = (
+    "\\",
+    "copy",
+    *_READING,
+    *("concurrently", "vacuum", "system", "database", "tablespace"),
+    *("begin", "start", "commit", "end", "rollback", "abort", "prepare"),
+)
 _SET = re.compile(r"SET\s+(?:(?:SESSION|LOCAL)\s+)?(\w+)\s*(?:=|TO\b)\s*'?([\w-]+)", re.IGNORECASE)
 
 
 def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> list[Problem]:
     """Everything among a script's statements that stands in the way. Pure."""
+    if not script.directives.no_transaction and not _is_telling(script.text or ""):
+        return []
 
     def problem(kind: str, piece: Statement | MetaCommand, message: str, hint: str) -> Problem:
         return Problem(kind, (), message, hint, script.location(piece.start))
@@ -87,6 +98,11 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
             message = f"{_named(found)} cannot run inside a transaction"
             problems.append(problem("concurrently", statement, message, NO_TRANSACTION_HINT))
     return problems
+
+
+def _is_telling(text: str) -> bool:
+    lowered = text.lower()  # to look for a word in it is faster than to read the statements
+    return any(word in lowered for word in _TELLING)
 
 
 def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:

@@ -52,34 +52,33 @@ class HistorySQL(Record):
 
     def insert(self, migration: Migration) -> str:
         """Write a migration's row."""
-        return (
-            f"INSERT INTO {self.table} (id, hash, applied_at) VALUES "
-            f"({self.literal(migration.id)}, {self.literal(migration.hash)}, "
-            "pg_catalog.clock_timestamp());\n"
-        )
+        return self._insert(self.literal(migration.id), migration)
 
     def delete(self, migration: Migration) -> str:
         """Delete a migration's row."""
-        return f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)};\n"
-
-    def require_absent(self, migration: Migration) -> str:
-        """Fail where a migration has a row."""
-        return self._require("NOT EXISTS", migration)
-
-    def require_recorded(self, migration: Migration) -> str:
-        """Fail where a migration has no row."""
-        return self._require("EXISTS", migration)
+        return self._delete(self.literal(migration.id))
 
     def apply(self, migration: Migration) -> tuple[str, str]:
-        """The guard and the record of applying a migration."""
-        return self.require_absent(migration), self.insert(migration)
+        """The guard, which fails where a migration has a row, and the record of applying it."""
+        id = self.literal(migration.id)
+        return self._require("NOT EXISTS", id), self._insert(id, migration)
 
     def undo(self, migration: Migration) -> tuple[str, str]:
-        """The guard and the record of undoing it."""
-        return self.require_recorded(migration), self.delete(migration)
+        """The guard, which fails where a migration has no row, and the record of undoing it."""
+        id = self.literal(migration.id)
+        return self._require("EXISTS", id), self._delete(id)
 
-    def _require(self, wanted: str, migration: Migration) -> str:
-        recorded = f"(SELECT FROM {self.table} WHERE id = {self.literal(migration.id)})"
+    def _insert(self, id: str, migration: Migration) -> str:
+        return (
+            f"INSERT INTO {self.table} (id, hash, applied_at) VALUES "
+            f"({id}, {self.literal(migration.hash)}, pg_catalog.clock_timestamp());\n"
+        )
+
+    def _delete(self, id: str) -> str:
+        return f"DELETE FROM {self.table} WHERE id = {id};\n"
+
+    def _require(self, wanted: str, id: str) -> str:
+        recorded = f"(SELECT FROM {self.table} WHERE id = {id})"
         return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
 
     def remember(self, name: str, value: str) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from flux.backends.dbapi import Mechanics
 from flux.migration import Script
-from flux.record import Record
 from flux.statements import Statement, leading_words, tokens
 
 
-class Kind(Record):
+class Kind(NamedTuple):
     """One kind of leftover. `named` finds it in a text, which then holds `word` in lower case;
     `listing` is a query for all there are, each with the statement that takes it back;
     `take_back_all` is a statement for all at once."""
@@ -127,7 +127,7 @@ def sets_otherwise(statement: Statement) -> bool:
     return sets and not sets_by_literals(statement)
 
 
-class Leftovers(Record):
+class Leftovers(NamedTuple):
     """What a script may leave behind: kinds by their place in the table, names of placeholders."""
 
     kinds: tuple[Kind, ...] = ()
@@ -153,7 +153,7 @@ class Leftovers(Record):
         return "".join(f"{kind.take_back_all};\n" for kind in self.kinds)
 
 
-class Found(Record):
+class Found(NamedTuple):
     """What a session had of such things before a script ran, for a session that was handed in.
 
     `things` are of one kind each: the statements that would take them back.

@@ -55,14 +55,15 @@ class _Writer:
         self._segments: list[Segment] = []
         self.length = 0
 
-    def add(self, *texts: str) -> None:
-        self._parts += texts
-        self.length += sum(map(len, texts))
+    def add(self, text: str) -> None:
+        self._parts.append(text)
+        self.length += len(text)
 
     def add_statement(self, one: Numbered) -> None:
         number, statement = one
         self._segments.append(Segment(self.length, statement, number))
-        self.add(statement.text, ";\n")
+        self.add(statement.text)
+        self.add(";\n")
 
     def end(self, rows: str | None = None) -> Message:
         """The message, after which another one begins."""

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,8 @@ from flux.backends.postgres_lock import (
     LOCK_BUSY,
     LOCK_LOST,
     READ_COMMITTED,
+    Held,
+    LockSQL,
     fail_unless,
 )
 from flux.backends.postgres_message import LONG, Message, Reached, compose, first_marker, marker
@@ -106,8 +109,7 @@ class ScriptRun:
         return (
             CHECK_CONSTRAINTS
             + backend.session.restore
-            + f"SELECT {fail_unless(backend.lock.fence_held, FENCE_LOST)}, "
-            + f"{fail_unless(backend.lock.still_held(backend.held), LOCK_LOST)};\n"
+            + _require_ours(backend.lock, backend.held)
             + self.record
         )
 
@@ -183,6 +185,15 @@ class ScriptRun:
         backend.session.settle(backend)
         backend.run_sql(self._closing)
         backend.dbapi.commit()
+
+
+@lru_cache(maxsize=1)  # the same for all of a batch
+def _require_ours(lock: LockSQL, held: Held) -> str:
+    """A statement that fails where the transaction was ended, or the lock is another's."""
+    return (
+        f"SELECT {fail_unless(lock.fence_held, FENCE_LOST)}, "
+        f"{fail_unless(lock.still_held(held), LOCK_LOST)};\n"
+    )
 
 
 def lock_timeout(backend: PostgresBackend, script: Script) -> float:
