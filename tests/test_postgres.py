@@ -747,6 +747,7 @@ PSQL = (
         pytest.param("CREATE DATABASE x;", "1:1", "CREATE DATABASE", ALONE, id="CREATE DATABASE"),
         pytest.param("\\connect other\n", "1:1", "\\connect", PSQL, id="connect"),
         pytest.param("SELECT 1 \\gset\n", "1:10", "\\gset", PSQL, id="gset"),
+        pytest.param("SELECT 1 \\echo it's\n", "1:10", "\\echo", PSQL, id="echo of a quote"),
         pytest.param("SELECT 1;\n\\i other.sql", "2:1", "\\i", PSQL, id="include"),
         pytest.param(
             "\\copy t FROM stdin\na\n\\.\n", "1:1", "\\copy", PSQL, id="copy by the client"

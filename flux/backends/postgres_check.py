@@ -59,7 +59,7 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
         for piece in pieces
         if isinstance(piece, MetaCommand) and not _HARMLESS_COMMAND.fullmatch(piece.text)
     ]
-    statements = [piece for piece in pieces if isinstance(piece, Statement)]
+    statements = _readable(pieces)
     for statement in statements:
         if _copies_to_client(statement):
             problems.append(
@@ -103,6 +103,17 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
 def _is_telling(text: str) -> bool:
     lowered = text.lower()  # to look for a word in it is faster than to read the statements
     return any(word in lowered for word in _TELLING)
+
+
+def _readable(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
+    """The statements but those with a command of psql inside, which are no SQL to be read."""
+    commands = [piece.start for piece in pieces if isinstance(piece, MetaCommand)]
+    return [
+        piece
+        for piece in pieces
+        if isinstance(piece, Statement)
+        and not any(piece.start < at < piece.start + len(piece.text) for at in commands)
+    ]
 
 
 def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:
@@ -158,9 +169,8 @@ def find_wiping(script: Script, pieces: Sequence[Statement | MetaCommand]) -> li
             "remove it: flux restores what a migration sets; or give flux an address",
             script.location(piece.start),
         )
-        for piece in pieces
-        if isinstance(piece, Statement)
-        and (found := leading_words(piece.text, "postgres")[:2])
+        for piece in _readable(pieces)
+        if (found := leading_words(piece.text, "postgres")[:2])
         in (("RESET", "ALL"), ("DISCARD", "ALL"))
     ]
 
