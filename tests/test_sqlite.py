@@ -899,7 +899,7 @@ def test_reading_after_a_crash_in_wal_mode_loses_nothing(project: Project) -> No
 
 
 AS_ORDINARY_USER = """
-import contextlib, io, os, random, socket, sys, threading
+import contextlib, io, os, random, socket, sys, threading, typing
 import flux.backends.sqlite_lock, flux.cli, flux.interruption
 
 if os.geteuid() == 0:
