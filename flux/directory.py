@@ -32,7 +32,6 @@ from flux.migration import (
     fold,
     is_set_aside,
     misordered,
-    require_unchanged,
     sort_key,
 )
 from flux.python_file import Importable, PythonFile, refuse_nul
@@ -117,17 +116,6 @@ class _Reader(Record):
     def run_python(self, path: str) -> PythonFile:
         return run_python(path, self.importable, self.root)
 
-    def read_python(self, path: str) -> Script:
-        with self.importable():
-            return self.run_python(path).script("apply")
-
-    def read_python_undo(self, id: str, path: str, hash: str) -> Script:
-        """The undo of a migration that has had this hash."""
-        with self.importable():
-            module = self.run_python(path)
-            require_unchanged(id, module.script("apply"), hash)
-            return module.script("undo")
-
 
 def read(
     path: str,
@@ -140,7 +128,7 @@ def read(
 
     Python migrations are run to resolve their text, with `project_directory` and the
     migration directory itself importable. Undo scripts are read when they are asked for; so is,
-    once more, the text of a migration that is `recorded` with the hash that it has: it is not kept.
+    once more, the SQL of a migration that is `recorded` with the hash that it has: it is not kept.
 
     Raises `MigrationLoadingError`, with every defect found in its `problems`.
     """
@@ -437,28 +425,25 @@ def _read_migration(
 ) -> Migration:
     """Read one migration; `beside` is the directory's path with a slash at its end.
 
-    What is not read now is what `later` is for.
+    What is not read now is what `later` is for. A file of Python is run once: it may put something
+    into a module of the project, which cannot be done twice.
     """
-    row = recorded.get(id)
     if id in files.sql:
         script = reader.read_sql(beside + files.sql[id])
-        kept = _without_text(script, row, later.read_sql)
+        kept = _without_text(script, recorded.get(id), later.read_sql)
         if id not in files.undo:
             return Migration(id, kept)
         return Migration(id, kept, partial(later.read_sql, beside + files.undo[id]))
     module = reader.run_python(beside + files.python[id])
     script = module.script("apply")
-    kept = _without_text(script, row, later.read_python)
     if not module.has("undo"):
-        return Migration(id, kept)
-    if isinstance(kept, OnDisk):
-        return Migration(id, kept, partial(later.read_python_undo, id, kept.path, kept.hash))
+        return Migration(id, script)
 
     def read_undo() -> Script:
         with later.importable():
             return module.script("undo")
 
-    return Migration(id, kept, read_undo)
+    return Migration(id, script, read_undo)
 
 
 def _without_text(

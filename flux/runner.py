@@ -21,6 +21,7 @@ from flux.backends.signals import HistoryChangedError
 from flux.config import FluxConfig
 from flux.exceptions import (
     ApprovalError,
+    DatabaseUnavailableError,
     FluxMigrationException,
     MigrationApplyError,
     MigrationLoadingError,
@@ -112,6 +113,14 @@ class FluxRunner(StepRunner):
         runner = super().from_config(config, database, on_event=on_event)
         runner._directory = directory
         return runner
+
+    def __enter__(self) -> Self:
+        try:
+            return super().__enter__()
+        except DatabaseUnavailableError:
+            if self._directory is None:  # what is wrong with it is told all the same
+                directories.read_configured(self.config)
+            raise
 
     def __exit__(
         self,

@@ -12,7 +12,6 @@ import pytest
 
 import flux
 from flux.exceptions import (
-    FluxMigrationException,
     MigrationDirectoryCorruptedError,
     MigrationLoadingError,
 )
@@ -66,10 +65,47 @@ def _changed(shop: Project) -> Path:
     return path.relative_to(shop.root)
 
 
-def test_only_what_is_pending_is_kept(shop: Project) -> None:
+#: A file of Python is run once, and what it gave is kept.
+only_sql = pytest.mark.parametrize("form", ["sql"], indirect=True)
+
+
+def test_of_sql_only_what_is_pending_is_kept(shop: Project, form: str) -> None:
     with _runner() as runner:
         migrations = runner.directory.migrations
-        assert [type(one.kept) for one in migrations] == [OnDisk, OnDisk, Script]
+        second = OnDisk if form == "sql" else Script
+        assert [type(one.kept) for one in migrations] == [OnDisk, second, Script]
+
+
+@pytest.mark.parametrize("command", [["rollback", "-y"], ["validate"], ["drift"]])
+@pytest.mark.parametrize("form", ["sql"], indirect=True)
+def test_a_file_of_python_may_register_what_it_makes(shop: Project, command: list[str]) -> None:
+    """In a module of the project, which refuses to have it twice."""
+    (shop.root / "register.py").write_text(
+        "seen = set()\ndef table(name):\n    assert name not in seen\n    seen.add(name)\n"
+        "    return name\n"
+    )
+    os.remove("migrations/3.sql")
+    os.remove("migrations/3.undo.sql")
+    shop.add(
+        {
+            "3.py": "from register import table\nNAME = table('page')\n"
+            "def apply(): return f'CREATE TABLE {NAME} (id)'\n"
+            "def undo(): return f'DROP TABLE {NAME}'\n"
+        }
+    )
+    shop.succeed("apply")
+    shop.succeed(*command)
+
+
+@only_sql
+@pytest.mark.parametrize("command", ["status", "validate", "apply"])
+def test_a_broken_directory_is_told_where_no_database_answers(shop: Project, command: str) -> None:
+    shop.add({"4.py": "x("})
+    os.mkdir("app.db.d")
+    result = shop.run(command, "sqlite:///app.db.d")
+    assert "4.py:1:2: SyntaxError" in result.out + result.err
+    os.remove("migrations/4.py")
+    assert "cannot open app.db.d" in shop.run(command, "sqlite:///app.db.d").err
 
 
 def test_what_is_divergent_is_told_as_ever(shop: Project) -> None:
@@ -98,6 +134,7 @@ def test_what_was_rolled_back_is_applied_again(
     assert shop.tables() == ["book", "shop"]
 
 
+@only_sql
 @pytest.mark.parametrize("when", ["before the plan", "in the lock"])
 def test_a_file_that_changes_after_it_was_read_is_not_applied(
     shop: Project, when: str, monkeypatch: pytest.MonkeyPatch
@@ -118,6 +155,7 @@ def test_a_file_that_changes_after_it_was_read_is_not_applied(
     assert shop.tables() == ["other", "page", "shop"]
 
 
+@only_sql
 def test_a_file_that_is_removed_after_it_was_read_is_missed(shop: Project) -> None:
     with _runner() as runner:
         runner.rollback_migrations(None)
@@ -129,19 +167,7 @@ def test_a_file_that_is_removed_after_it_was_read_is_missed(shop: Project) -> No
         assert (shop.tables(), shop.applied()) == ([], [])
 
 
-def test_an_undo_is_of_the_migration_that_was_read(shop: Project, form: str) -> None:
-    """One in Python is in the same file as what it undoes; one in SQL is what is there then."""
-    with _runner() as runner:
-        path = _changed(shop)
-        if form == "sql":
-            assert runner.rollback_migrations().undone == ("2",)
-            return
-        with pytest.raises(FluxMigrationException) as caught:
-            runner.rollback_migrations()
-        assert str(caught.value) == f"{path}: 2 has changed since flux looked at it\nhint: {_RUN}"
-        assert (shop.tables(), shop.applied()) == (["book", "shop"], ["1", "2"])
-
-
+@only_sql
 def test_everything_is_checked(shop: Project) -> None:
     """`validate` looks into every text, and finds a file that changes meanwhile."""
     with _runner() as runner:
@@ -160,6 +186,7 @@ def test_a_late_migration_is_proven_with_what_is_applied(shop: Project) -> None:
     assert shop.tables() == ["book", "early", "page", "shop"]
 
 
+@only_sql
 def test_nothing_is_proven_with_another_text(shop: Project) -> None:
     shop.configure('late = "prove"')
     shop.add({"0.sql": "CREATE TABLE early (id);\n"})
