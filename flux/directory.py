@@ -101,22 +101,6 @@ class _Files(Record):
     refused: list[Problem]
 
 
-class _Reader(Record):
-    """Reads scripts of one directory, whose paths count from `root`; "" is the working directory.
-
-    `importable` is for Python migrations.
-    """
-
-    root: str
-    importable: Importable
-
-    def read_sql(self, path: str) -> Script:
-        return read_sql(path, self.root)
-
-    def run_python(self, path: str) -> PythonFile:
-        return run_python(path, self.importable, self.root)
-
-
 def read(
     path: str,
     *,
@@ -146,10 +130,8 @@ def read(
         os.path.abspath(path),
     )
     # What is read later is found also where the program has changed its working directory.
-    later = _Reader("" if os.path.isabs(path) else os.path.join(os.getcwd(), ""), importable)
-    read_migration = partial(
-        _read_migration, os.path.join(path, ""), _Reader("", importable), later, recorded
-    )
+    root = "" if os.path.isabs(path) else os.path.join(os.getcwd(), "")
+    read_migration = partial(_read_migration, os.path.join(path, ""), root, importable, recorded)
     with importable():
         ids = {**files.sql, **files.python}
         migrations = _collect(partial(read_migration, files), ids, problems)
@@ -417,30 +399,31 @@ def _loading_error(problems: list[Problem]) -> MigrationLoadingError:
 
 def _read_migration(
     beside: str,
-    reader: _Reader,
-    later: _Reader,
+    root: str,
+    importable: Importable,
     recorded: Mapping[str, AppliedMigration],
     files: _Files,
     id: str,
 ) -> Migration:
     """Read one migration; `beside` is the directory's path with a slash at its end.
 
-    What is not read now is what `later` is for. A file of Python is run once: it may put something
-    into a module of the project, which cannot be done twice.
+    Paths of what is read later count from `root`. A file of Python is run once: it may put
+    something into a module of the project, which cannot be done twice.
     """
     if id in files.sql:
-        script = reader.read_sql(beside + files.sql[id])
-        kept = _without_text(script, recorded.get(id), later.read_sql)
+        read_later = partial(read_sql, root=root)
+        script = read_sql(beside + files.sql[id])
+        kept = _without_text(script, recorded.get(id), read_later)
         if id not in files.undo:
             return Migration(id, kept)
-        return Migration(id, kept, partial(later.read_sql, beside + files.undo[id]))
-    module = reader.run_python(beside + files.python[id])
+        return Migration(id, kept, partial(read_later, beside + files.undo[id]))
+    module = run_python(beside + files.python[id], importable)
     script = module.script("apply")
     if not module.has("undo"):
         return Migration(id, script)
 
     def read_undo() -> Script:
-        with later.importable():
+        with importable():
             return module.script("undo")
 
     return Migration(id, script, read_undo)
@@ -554,13 +537,9 @@ def _read_bytes(path: str) -> bytes:
         os.close(file)
 
 
-def run_python(path: str, importable: Importable, root: str = "") -> PythonFile:
-    """Read a Python file, whose path counts from `root`, and run it.
-
-    Raises `MigrationLoadingError`.
-    """
-    source = _read_text(path, root).removeprefix(BOM)
-    return PythonFile.run(path, source, importable, os.path.abspath(root + path))
+def run_python(path: str, importable: Importable) -> PythonFile:
+    """Read a Python file and run it. Raises `MigrationLoadingError`."""
+    return PythonFile.run(path, _read_text(path).removeprefix(BOM), importable)
 
 
 def loading_problems(error: FluxMigrationException) -> tuple[Problem, ...]:

@@ -195,7 +195,7 @@ class Migration(Record):
         if isinstance(kept, Script):
             return kept
         script = kept.read(kept.path)
-        require_unchanged(self.id, script, kept.hash)
+        _require_unchanged(self.id, script, kept.hash)
         return script
 
     def loaded(self) -> Migration:
@@ -215,7 +215,7 @@ class Migration(Record):
         return is_legacy_hash(recorded_hash) and recorded_hash == self.script.legacy_hash
 
 
-def require_unchanged(id: str, script: Script, hash: str) -> None:
+def _require_unchanged(id: str, script: Script, hash: str) -> None:
     """See that a migration that was read again is the one that had this hash at first.
 
     Raises `MigrationDirectoryCorruptedError` where it is not: nothing else may run in its place.

@@ -63,15 +63,12 @@ class PythonFile(Record):
     importable: Importable
 
     @classmethod
-    def run(cls, path: str, source: str, importable: Importable, file: str) -> PythonFile:
-        """Run the text of a file; `path` is shown to users, and `file` to the Python in it.
-
-        Raises `InvalidMigrationModuleError` where that fails.
-        """
+    def run(cls, path: str, source: str, importable: Importable) -> PythonFile:
+        """Run the text of a file. Raises `InvalidMigrationModuleError` where that fails."""
         # Not through importlib, which would write a __pycache__ into the directory.
         name = f"flux_migration_{abs(hash(path)):x}"
         module = ModuleType(name)
-        module.__file__ = file
+        module.__file__ = os.path.abspath(path)
         sys.modules[name] = module
         try:
             exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own migration

@@ -26,7 +26,7 @@ def test_all_steps_of_a_batch_run_in_one_thread(
 
     def run(backend: SQLiteBackend, *arguments: object) -> None:
         threads.append(threading.get_ident())
-        run_migration(backend, *arguments)  # type: ignore[arg-type]
+        run_migration(backend, *arguments)  # type: ignore[arg-type] # passed on
 
     monkeypatch.setattr(SQLiteBackend, "run_migration", run)
     project.add({f"{number:03}.sql": "SELECT 1" for number in range(10)})

@@ -211,7 +211,7 @@ def test_a_hash_of_0_0_3_goes_on_to_be_compared(shop: Project, form: str) -> Non
 
 
 @pytest.mark.parametrize("form", ["text"], indirect=True)
-def test_python_that_is_read_again_is_told_where_it_is(
+def test_a_file_of_python_finds_what_is_beside_it(
     shop: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Helpers beside it and `__file__` are what they were, from wherever the program is."""
