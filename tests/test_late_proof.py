@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import pytest
 
@@ -472,7 +473,12 @@ def test_what_the_proof_says_is_shown(shop: Project) -> None:
 
 
 @pytest.mark.parametrize("is_proven", [True, False])
-def test_nothing_is_left_behind(shop: Project, is_proven: bool) -> None:
+def test_nothing_is_left_behind(
+    shop: Project, is_proven: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where this user's scratch files lie, other tests of other processes have theirs.
+    monkeypatch.setenv("TMPDIR", str(shop.root))
+    monkeypatch.setattr(tempfile, "tempdir", str(shop.root))
     late = "CREATE TABLE books (id INTEGER);\n" if is_proven else "SELECT nothing_of_this_name;\n"
     _merge(shop, USERS + SEED, late, RENAMES)
     before = _scratch_databases(shop)
