@@ -7,7 +7,6 @@ from flux.directory import loading_problems
 from flux.exceptions import MigrationLoadingError, Problem
 from flux.migration import Migration, Repeatable, Script
 from flux.plan import Step
-from flux.units import find_changes
 
 
 def problems_of(step: Step, backend: MigrationBackend) -> list[Problem]:
@@ -28,6 +27,8 @@ def problems_of(step: Step, backend: MigrationBackend) -> list[Problem]:
         if script.directives.on_change and isinstance(subject, Migration):
             problems.append(_on_change(script))
     if step.half is not None and not problems:
+        from flux.units import find_changes
+
         half = step.half
         script = step._replace(action=half.direction).script
         problems += find_changes(script, backend.units(script), half)

@@ -14,10 +14,8 @@ REPORT_EVERY = 30.0
 _FIRST_WORDS = 40  # characters
 _QUERY = 100
 # A literal that is cut off has no quote at its end.
-_SECRET = re.compile(
-    r"""(?ix) (\bpassword \s*=?\s* e?' | \bpassword \s*=\s* | ://[^\s:/@']*: )
+_TO_HIDE = r"""(?ix) (\bpassword \s*=?\s* e?' | \bpassword \s*=\s* | ://[^\s:/@']*: )
     (?: (?<=') (?:[^']|'')* | (?<!') [^\s',;@]+ )"""
-)
 
 
 class Blocker(Record):
@@ -123,7 +121,7 @@ def first_words(sql: str) -> str:
 
 def without_passwords(text: str) -> str:
     """SQL with what looks like a password taken out of it."""
-    return _SECRET.sub(r"\1***", text)
+    return re.sub(_TO_HIDE, r"\1***", text)
 
 
 def one_line(text: str, length: int) -> str:

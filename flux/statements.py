@@ -9,9 +9,10 @@ only where they matter: for `COPY … FROM stdin`, and where a body may hold `;`
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import islice
-from typing import NamedTuple
+
+from flux.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Dialect: TypeAlias = "Literal['postgres', 'sqlite', 'generic']"
 
 
-class Statement(NamedTuple):
+class Statement(Record):
     """One statement: an exact slice of the source, without its `;` and comments around it."""
 
     text: str
@@ -31,14 +32,14 @@ class Statement(NamedTuple):
     copy_data: str | None = None  # the rows after `COPY … FROM stdin;`, each ended by a newline
 
 
-class Numbered(NamedTuple):
+class Numbered(Record):
     """A statement and its place among all of its file, counted from 1."""
 
     number: int
     statement: Statement
 
 
-class MetaCommand(NamedTuple):
+class MetaCommand(Record):
     r"""A psql command, from its backslash to the end of the line; `\;` and `\:` are just that."""
 
     text: str
@@ -101,7 +102,7 @@ def split(text: str, dialect: Dialect) -> list[Statement | MetaCommand]:
             if not head or (
                 head[0].upper() == "CREATE" and not lexis.hint.search(text, begin, end)
             ):
-                pieces.append(Statement(text[begin:end], begin, *where(begin)))
+                pieces.append(Statement._make((text[begin:end], begin, *where(begin), None)))
                 pos = plain.end()
                 continue
         mark, at, after = _next(lexis, lexis.marks, text, pos, len(text))
@@ -167,7 +168,7 @@ def words(text: str, dialect: Dialect, pos: int = 0) -> Iterator[str]:
     Raises: UnterminatedError: when it comes to what is never closed.
     """
     lexis = _lexis(dialect)
-    word = len(lexis.quotations)
+    word = len(lexis.rules.quotations) + 1
     while pos >= 0:
         opened = -1
         for found in lexis.tokens.finditer(text, pos):
@@ -209,7 +210,7 @@ _AS_SPACE = str.maketrans(dict.fromkeys(_SEPARATING, " "))
 _leading_words = lru_cache(maxsize=64)(_find_leading)  # those of a file, not of all files
 
 
-class Token(NamedTuple):
+class Token(Record):
     """A piece of a statement: `kind` is `word`, what a quotation is, or the character itself."""
 
     kind: str
@@ -309,7 +310,7 @@ _META_COPY = r"(?i)\\copy\b.*\bfrom\s+stdin\b"
 _REST_OF_LINE = r"(?:[ \t\r\f]|/\*[^*\n]*\*/)*(?:--[^\n]*)?(?:\n|\Z)"
 
 
-class _Rules(NamedTuple):
+class _Rules(Record):
     """A dialect. A quotation is (what it is, how it opens, how it goes on).
 
     How it goes on is searched for after the opening: a match that sets group 1 closes it, one that
@@ -397,43 +398,59 @@ _SHORT = 4096
 # --- The scanner
 
 
-class _Lexis(NamedTuple):
-    """A dialect's rules, compiled. Group n of `marks` and `tokens` is the nth of `quotations`."""
+class _Lexis:
+    """A dialect's rules. Each pattern is compiled at its first use: plain text needs few of them.
 
-    rules: _Rules
-    marks: re.Pattern[str]
-    tokens: re.Pattern[str]  # quotations, words (as the last of them) and single characters
-    quotations: tuple[tuple[str, re.Pattern[str] | None], ...]
-    head: re.Pattern[str]
-    hint: re.Pattern[str]
-    plain: re.Pattern[str]  # a whole statement, the same for all
-    plain_start: re.Pattern[str]
+    Group n of `marks` and `tokens` is the nth of `quotations`.
+    """
 
+    def __init__(self, rules: _Rules) -> None:
+        self.rules = rules
 
-_compiled: dict[Dialect, _Lexis] = {}
-
-
-def _lexis(dialect: Dialect) -> _Lexis:
-    """The compiled rules of a dialect, compiled at first use so that importing costs little."""
-    if dialect not in _compiled:
-        rules = _DIALECTS[dialect]
+    @cached_property
+    def _opens(self) -> str:
         # Alternatives that begin with a literal character are what the engine searches fast.
-        opens = "|".join(f"{opening}()" for _, opening, _ in rules.quotations)
+        return "|".join(f"{opening}()" for _, opening, _ in self.rules.quotations)
+
+    @cached_property
+    def marks(self) -> re.Pattern[str]:
+        return re.compile(f"{self._opens}|{self.rules.marks}")
+
+    @cached_property
+    def tokens(self) -> re.Pattern[str]:
+        """Quotations, words (as the last of them) and single characters."""
         word = rf"(?!(?:[bBeEnNxX]|[uU]&)'|[uU]&\"){_LETTER}{_WORD_OR_DOLLAR}*()"
+        return re.compile(rf"{self._opens}|{word}|[0-9$]{_WORD_OR_DOLLAR}*|[^{_SPACE}]")
+
+    @cached_property
+    def quotations(self) -> tuple[tuple[str, re.Pattern[str] | None], ...]:
         quotations = [
-            (what, re.compile(rest, re.S) if rest else None) for what, _, rest in rules.quotations
+            (what, re.compile(rest, re.S) if rest else None)
+            for what, _, rest in self.rules.quotations
         ]
-        _compiled[dialect] = _Lexis(
-            rules,
-            re.compile(f"{opens}|{rules.marks}"),
-            re.compile(rf"{opens}|{word}|[0-9$]{_WORD_OR_DOLLAR}*|[^{_SPACE}]"),
-            (*quotations, ("word", re.compile("()"))),
-            re.compile(rf"(?i:{rules.head})(?!{_WORD_OR_DOLLAR})"),
-            re.compile(rules.hint, re.IGNORECASE),
-            re.compile(_PLAIN_STATEMENT),
-            re.compile(_PLAIN_START),
-        )
-    return _compiled[dialect]
+        return (*quotations, ("word", re.compile("()")))
+
+    @cached_property
+    def head(self) -> re.Pattern[str]:
+        return re.compile(rf"(?i:{self.rules.head})(?!{_WORD_OR_DOLLAR})")
+
+    @cached_property
+    def hint(self) -> re.Pattern[str]:
+        return re.compile(self.rules.hint, re.IGNORECASE)
+
+    @cached_property
+    def plain(self) -> re.Pattern[str]:
+        """A whole statement, the same for all."""
+        return re.compile(_PLAIN_STATEMENT)
+
+    @cached_property
+    def plain_start(self) -> re.Pattern[str]:
+        return re.compile(_PLAIN_START)
+
+
+@cache
+def _lexis(dialect: Dialect) -> _Lexis:
+    return _Lexis(_DIALECTS[dialect])
 
 
 def _next(

@@ -7,10 +7,10 @@ whole file says the same, and is taken as flux's own; any other transaction cont
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from flux.exceptions import Problem
 from flux.migration import Script
+from flux.record import Record
 from flux.statements import Dialect, Statement, leading_words
 
 _OPENING = {
@@ -26,7 +26,7 @@ _CONTROLS = {
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
 
-class Unwrapped(NamedTuple):
+class Unwrapped(Record):
     """The statements of a file without its outermost pair, and the modes its BEGIN asked for.
 
     `modes` is what stood behind BEGIN, as written (`ISOLATION LEVEL SERIALIZABLE`), or "".

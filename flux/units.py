@@ -28,7 +28,7 @@ Way: TypeAlias = "Literal['together', 'alone', 'session']"
 
 #: What is kept of a text that may hold a password.
 _NOT_KEPT = "(what mentions a password is not kept);\n"
-_SECRET = re.compile(r"passw|pwd|secret|token|credential|://[^\s/]*@", re.IGNORECASE)
+_TO_HIDE = r"(?i)passw|pwd|secret|token|credential|://[^\s/]*@"
 #: How many characters of a unit the journal keeps, to show what has changed.
 _KEPT = 4000
 
@@ -85,7 +85,7 @@ def _kept_of(unit: Unit) -> str:
 
 
 def _kept(source: str) -> str:
-    return _NOT_KEPT if _SECRET.search(source) else source
+    return _NOT_KEPT if re.search(_TO_HIDE, source) else source
 
 
 def units_of_text(

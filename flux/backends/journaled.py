@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from flux.backends.signals import ChangedError, InDoubtError, StatementError
 from flux.journal import Direction, Entry
 from flux.migration import Script
+from flux.record import Record
 from flux.statements import Numbered
 from flux.units import Unit, entry_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux.backends.base import MigrationBackend
 
 
-class Verdict(NamedTuple):
+class Verdict(Record):
     """What is known of a unit that was reached: whether it took effect; None where it is not.
 
     `repair` are statements to run, each alone, before the unit runs again; `instead` is one to

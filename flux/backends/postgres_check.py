@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from flux.backends.postgres_errors import NO_TRANSACTION_HINT
-from flux.backends.postgres_in_doubt import find_look
-from flux.backends.postgres_leftovers import leaves_setting, sets_otherwise
 from flux.exceptions import Problem
 from flux.migration import Script
 from flux.statements import MetaCommand, Statement, leading_words, words
 from flux.transactions import transaction_problems, unwrap
-from flux.units import units_of_text
 
+# Patterns that few scripts need are compiled when they are used.
 #: psql's commands in pg_dump's output that mean nothing outside of psql.
-_HARMLESS_COMMAND = re.compile(r"\\(un)?restrict\s+\S+")
+_HARMLESS_COMMAND = r"\\(un)?restrict\s+\S+"
 
 #: Settings that change how a file is read: the values that flux reads it by, and the way out.
 _READING = {
@@ -38,7 +36,7 @@ _TELLING = (
     *("concurrently", "vacuum", "system", "database", "tablespace"),
     *("begin", "start", "commit", "end", "rollback", "abort", "prepare"),
 )
-_SET = re.compile(r"SET\s+(?:(?:SESSION|LOCAL)\s+)?(\w+)\s*(?:=|TO\b)\s*'?([\w-]+)", re.IGNORECASE)
+_SET = r"(?i)SET\s+(?:(?:SESSION|LOCAL)\s+)?(\w+)\s*(?:=|TO\b)\s*'?([\w-]+)"
 
 
 def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> list[Problem]:
@@ -57,7 +55,7 @@ def find_problems(script: Script, pieces: Sequence[Statement | MetaCommand]) -> 
             "write what it does as SQL, or remove it",
         )
         for piece in pieces
-        if isinstance(piece, MetaCommand) and not _HARMLESS_COMMAND.fullmatch(piece.text)
+        if isinstance(piece, MetaCommand) and not re.fullmatch(_HARMLESS_COMMAND, piece.text)
     ]
     statements = _readable(pieces)
     for statement in statements:
@@ -118,6 +116,9 @@ def _readable(pieces: Sequence[Statement | MetaCommand]) -> list[Statement]:
 
 def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:
     """The statements outside of any BEGIN; … COMMIT; that make what lasts for a session."""
+    from flux.backends.postgres_leftovers import sets_otherwise
+    from flux.units import units_of_text
+
     units = units_of_text(statements, "postgres", lambda statement: "together")
     alone = [unit.first for unit in units if unit.first is not None and not unit.is_block]
     return [
@@ -130,6 +131,9 @@ def _temporary_outside(statements: Sequence[Statement]) -> list[Statement]:
 
 def _settings_that_may_go(statements: Sequence[Statement]) -> list[Statement]:
     """The settings inside of a BEGIN; … COMMIT; that also has a ROLLBACK TO."""
+    from flux.backends.postgres_leftovers import leaves_setting
+    from flux.units import units_of_text
+
     units = units_of_text(statements, "postgres", lambda statement: "together")
     found = []
     for unit in units:
@@ -141,6 +145,8 @@ def _settings_that_may_go(statements: Sequence[Statement]) -> list[Statement]:
 
 def _is_not_looked_after(statement: Statement) -> bool:
     """Whether a statement that leaves an INVALID index, or half a partition, cannot be read."""
+    from flux.backends.postgres_in_doubt import find_look
+
     found = leading_words(statement.text, "postgres")
     return (
         "CONCURRENTLY" in found
@@ -185,7 +191,7 @@ def _copies_to_client(statement: Statement) -> bool:
 
 def _setting(statement: Statement) -> tuple[str, str]:
     """The setting that a SET sets, and its value; two empty texts for any other statement."""
-    found = _SET.match(statement.text)
+    found = re.match(_SET, statement.text)
     return (found[1].lower(), found[2].lower()) if found else ("", "")
 
 

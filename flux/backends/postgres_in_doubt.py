@@ -14,10 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
 
 from flux.backends.journaled import NOT_RUN, Verdict
+from flux.record import Record
 from flux.statements import Token, UnterminatedError, tokens, words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: What may be run once more at any time, with the same effect.
 _REPEATABLE = (
@@ -32,7 +36,7 @@ _TOOK_EFFECT = Verdict(took_effect=True)
 _LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
-class Answer(NamedTuple):
+class Answer(Record):
     """What the catalog says: the oid of what a statement is about, and what was found there."""
 
     at: int | None
@@ -49,7 +53,7 @@ class Answer(NamedTuple):
         return {row[0]: Index(*row) for row in self.found}
 
 
-class Index(NamedTuple):
+class Index(Record):
     """An index as an answer has it. `path` is its qualified and quoted name."""
 
     oid: int

@@ -10,52 +10,60 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 from flux.backends.dbapi import Mechanics
 from flux.migration import Script
+from flux.record import Record
 from flux.statements import Statement, leading_words, tokens
 
 
-class Kind(NamedTuple):
-    """One kind of leftover. `named` finds it in a text, which then holds `word` in lower case;
-    `listing` is a query for all there are, each with the statement that takes it back;
-    `take_back_all` is a statement for all at once."""
+class Kind(Record):
+    """One kind of leftover.
+
+    `named` is a pattern that finds it in a text, which then holds `word` in lower case; `listing`
+    is a query for all there are, each with the statement that takes it back; `take_back_all` is a
+    statement for all at once.
+    """
 
     word: str
-    named: re.Pattern[str]
+    named: str
     listing: str
     take_back_all: str
 
+    def is_in(self, text: str) -> bool:
+        """Whether a text names it."""
+        return bool(re.search(self.named, text, re.IGNORECASE))
 
+
+# Patterns are compiled when they are used: few scripts have such words in them.
 _TEMPORARY = (
     "WHERE relnamespace = pg_catalog.pg_my_temp_schema() AND relkind IN ('r', 'p', 'v', 'S')"
 )
 _KINDS = (
     Kind(
         "hold",
-        re.compile(r"\bHOLD\b", re.IGNORECASE),
+        r"\bHOLD\b",
         "SELECT 'CLOSE ' || pg_catalog.quote_ident(name) FROM pg_catalog.pg_cursors "
         "WHERE is_holdable",
         "CLOSE ALL",
     ),
     Kind(
         "prepare",
-        re.compile(r"\bPREPARE\s+(?!TRANSACTION\b)[\w\"]", re.IGNORECASE),
+        r"\bPREPARE\s+(?!TRANSACTION\b)[\w\"]",
         "SELECT 'DEALLOCATE ' || pg_catalog.quote_ident(name) "
         "FROM pg_catalog.pg_prepared_statements",
         "DEALLOCATE ALL",
     ),
     Kind(
         "listen",
-        re.compile(r"\bLISTEN\b", re.IGNORECASE),
+        r"\bLISTEN\b",
         "SELECT 'UNLISTEN ' || pg_catalog.quote_ident(name) "
         "FROM pg_catalog.pg_listening_channels() name",
         "UNLISTEN *",
     ),
     Kind(
         "temp",
-        re.compile(r"\bTEMP(ORARY)?\b|\bpg_temp\b", re.IGNORECASE),
+        r"\bTEMP(ORARY)?\b|\bpg_temp\b",
         "SELECT 'DROP ' || CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' "
         "ELSE 'TABLE' END || ' IF EXISTS pg_temp.' || pg_catalog.quote_ident(relname) "
         f"|| ' CASCADE' FROM pg_catalog.pg_class {_TEMPORARY}",
@@ -63,7 +71,7 @@ _KINDS = (
     ),
     Kind(
         "advisory_lock",
-        re.compile(r"advisory_lock", re.IGNORECASE),
+        r"advisory_lock",
         "SELECT 'SELECT pg_catalog.pg_advisory_unlock' || "
         "CASE mode WHEN 'ShareLock' THEN '_shared' ELSE '' END || CASE objsubid "
         "WHEN 1 THEN pg_catalog.format('(%s)', (classid::int8 << 32) | objid::int8) "
@@ -78,18 +86,18 @@ _KINDS = (
 _NAME = r'"?[^\x00-@\[-^`{-\x7f][\w$]*"?'
 _DOTTED = rf"({_NAME}(?:\s*\.\s*{_NAME})+)"
 #: Where SQL, also within a string of Python or of a DO block, sets a placeholder …
-_SETS = re.compile(
-    rf"\b(?:SET|RESET)\s+(?:(?:SESSION|LOCAL)\s+)?{_DOTTED}|\bset_config\s*\(\s*E?'+{_DOTTED}'",
-    re.IGNORECASE,
+_SETS = (
+    rf"(?i)\b(?:SET|RESET)\s+(?:(?:SESSION|LOCAL)\s+)?{_DOTTED}"
+    rf"|\bset_config\s*\(\s*E?'+{_DOTTED}'"
 )
-_SET_CONFIG = re.compile(r"\bset_config\s*\(.*,\s*(false|'f\w*'|0)\s*\)", re.IGNORECASE | re.DOTALL)
+_SET_CONFIG = r"(?is)\bset_config\s*\(.*,\s*(false|'f\w*'|0)\s*\)"
 _LITERAL = {"string literal": "?", "dollar-quoted string": "?"}
 _CAST = r"(?: : : (?:PG_CATALOG \. )?[A-Z]\w*)?"
-_SETS_BY_LITERALS = re.compile(
+_SETS_BY_LITERALS = (
     rf"SELECT (?:PG_CATALOG \. )?SET_CONFIG \( \?{_CAST} , \?{_CAST} , (?:FALSE|\?){_CAST} \)"
 )
 #: … and where Python gives its name as a parameter.
-_STRING = re.compile(rf"""(["']){_DOTTED}\1""")
+_STRING = rf"""(["']){_DOTTED}\1"""
 
 
 def leaves_setting(statement: Statement) -> bool:
@@ -97,12 +105,12 @@ def leaves_setting(statement: Statement) -> bool:
     first, second = (*leading_words(statement.text, "postgres"), "", "")[:2]
     if first == "SET" and second not in ("LOCAL", "TRANSACTION", "CONSTRAINTS"):
         return True
-    return bool(_SET_CONFIG.search(statement.text))
+    return bool(re.search(_SET_CONFIG, statement.text))
 
 
 def leaves_something(statement: Statement) -> bool:
     """Whether a statement changes the session beyond its transaction, as its text says. Pure."""
-    kinds = any(kind.named.search(statement.text) for kind in _KINDS)
+    kinds = any(kind.is_in(statement.text) for kind in _KINDS)
     is_load = leading_words(statement.text, "postgres")[:1] == ("LOAD",)
     return kinds or is_load or leaves_setting(statement)
 
@@ -117,17 +125,17 @@ def sets_by_literals(statement: Statement) -> bool:
         for token in tokens(statement.text, "postgres")
     ]
     text = " ".join(piece for piece in pieces if piece.upper() != "E")
-    return bool(_SETS_BY_LITERALS.fullmatch(text))
+    return bool(re.fullmatch(_SETS_BY_LITERALS, text))
 
 
 def sets_otherwise(statement: Statement) -> bool:
     """Whether a query sets something for the session that is worked out as it runs. Pure."""
     first, *_ = (*leading_words(statement.text, "postgres"), "")
-    sets = first in ("SELECT", "WITH", "VALUES") and bool(_SET_CONFIG.search(statement.text))
+    sets = first in ("SELECT", "WITH", "VALUES") and bool(re.search(_SET_CONFIG, statement.text))
     return sets and not sets_by_literals(statement)
 
 
-class Leftovers(NamedTuple):
+class Leftovers(Record):
     """What a script may leave behind: kinds by their place in the table, names of placeholders."""
 
     kinds: tuple[Kind, ...] = ()
@@ -140,11 +148,11 @@ class Leftovers(NamedTuple):
         lowered = text.lower()  # in which a word is looked for faster than by a pattern
         names = []
         if "set" in lowered:
-            names += [found[1] or found[2] for found in _SETS.finditer(text)]
+            names += [found[1] or found[2] for found in re.finditer(_SETS, text)]
         if script.function is not None:
-            names += [found[2] for found in _STRING.finditer(text)]
+            names += [found[2] for found in re.finditer(_STRING, text)]
         bare = {re.sub(r'[\s"]', "", name).lower() for name in names}
-        kinds = (kind for kind in _KINDS if kind.word in lowered and kind.named.search(text))
+        kinds = (kind for kind in _KINDS if kind.word in lowered and kind.is_in(text))
         return cls(tuple(kinds), tuple(sorted(bare)))
 
     @property
@@ -153,7 +161,7 @@ class Leftovers(NamedTuple):
         return "".join(f"{kind.take_back_all};\n" for kind in self.kinds)
 
 
-class Found(NamedTuple):
+class Found(Record):
     """What a session had of such things before a script ran, for a session that was handed in.
 
     `things` are of one kind each: the statements that would take them back.

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
 
 from flux.exceptions import DatabaseUnavailableError
 from flux.plan import DatabaseState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from flux.backends.postgres import PostgresBackend
 
 #: Seconds between the tries to connect: a server that was restarted is back after a few.

@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from flux.migration import Script
 from flux.progress import REPORT_AFTER, Blocker, Progress, first_words
+from flux.record import Record
 from flux.statements import Statement
 
 #: Seconds between two looks, and that a look gets to end when what it looks at is over.
@@ -28,7 +28,7 @@ _END_WITHIN = 2.0
 _TICK = 0.25
 
 
-class Sight(NamedTuple):
+class Sight(Record):
     """What a database says of what runs; the fields are those of `Progress`.
 
     `number` is None where the database does not know; `query` is what the session runs. `file`
@@ -44,7 +44,7 @@ class Sight(NamedTuple):
     file: str | None = None
 
 
-class Watched(NamedTuple):
+class Watched(Record):
     """A script that runs, and its statements in order."""
 
     script: Script
