@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -69,6 +69,7 @@ class MigrationDirectory(Record):
     `id_problems` are breaches of the rules for ids; the plan decides whether they matter,
     because what flux-migrations 0.0.3 has recorded stays valid. `set_aside` maps the ids that
     today's rules pass over (`_x`, `.x`) to a reader of the migration, for the same reason.
+    `unread` are ids of which only the name was looked at, because nobody asked for more.
     """
 
     path: str
@@ -78,6 +79,7 @@ class MigrationDirectory(Record):
     id_problems: tuple[Problem, ...] = ()
     set_aside: Mapping[str, Callable[[], Migration]] = MappingProxyType({})
     order: Order = "text"
+    unread: frozenset[str] = frozenset()
 
     def with_recorded(self, ids: Iterable[str]) -> MigrationDirectory:
         """The same directory with those of `set_aside` that a history has recorded."""
@@ -107,8 +109,9 @@ def read(
     order: Order = "text",
     project_directory: str = "",
     recorded: Mapping[str, AppliedMigration] = MappingProxyType({}),
+    only: Collection[str] | None = None,
 ) -> MigrationDirectory:
-    """Read all migrations and repeatables of a directory. Writes nothing.
+    """Read all migrations of a directory (or `only` some) and its repeatables. Writes nothing.
 
     Python migrations are run to resolve their text, with `project_directory` and the
     migration directory itself importable. Undo scripts are read when they are asked for; so is,
@@ -134,7 +137,8 @@ def read(
     read_migration = partial(_read_migration, os.path.join(path, ""), root, importable, recorded)
     with importable():
         ids = {**files.sql, **files.python}
-        migrations = _collect(partial(read_migration, files), ids, problems)
+        wanted = [id for id in ids if only is None or id in only]
+        migrations = _collect(partial(read_migration, files), wanted, problems)
         repeatables = {
             placement: _read_placement(path, placement, order, importable, problems)
             for placement in PLACEMENTS
@@ -159,11 +163,15 @@ def read(
         id_problems=_id_problems([migration.id for migration in migrations], order),
         set_aside={id: reader(id) for id in {**aside.sql, **aside.python}},
         order=order,
+        unread=frozenset(ids).difference(wanted),
     )
 
 
 def read_configured(
-    config: FluxConfig, recorded: Mapping[str, AppliedMigration] = MappingProxyType({})
+    config: FluxConfig,
+    recorded: Mapping[str, AppliedMigration] = MappingProxyType({}),
+    *,
+    only: Collection[str] | None = None,
 ) -> MigrationDirectory:
     """`read` the directory that a configuration names."""
     return read(
@@ -171,6 +179,7 @@ def read_configured(
         order=config.order,
         project_directory=config.project_directory,
         recorded=recorded,
+        only=only,
     )
 
 

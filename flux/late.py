@@ -55,6 +55,8 @@ def in_order_of_application(
 ) -> list[str]:
     """Applied ids, the one that was applied first in front; `key` sorts ids."""
     runs = {run.id: run for run in late}
+    if not runs:
+        return sorted(ids, key=key)
 
     def place(id: str) -> tuple[Any, int]:
         run = runs.get(id)

@@ -7,6 +7,7 @@ error comes out. The runner obeys the plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from flux.directory import MigrationDirectory
 from flux.exceptions import (
@@ -154,7 +155,7 @@ class StatusRow(Record):
 
 
 def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusRow, ...]:
-    """Every migration on disk or in the history, in order, with its state."""
+    """Every migration on disk or in the history, in order, with its state; none that was unread."""
     key = sort_key(directory.order)
     applied = state.applied
     on_disk = {migration.id: migration for migration in directory.migrations}
@@ -163,7 +164,7 @@ def survey(directory: MigrationDirectory, state: DatabaseState) -> tuple[StatusR
     newest = _newest(state, directory.order)
     rows = []
     half_id = half.id if half else None
-    for id in sorted({*applied, *on_disk, *begun}, key=key):
+    for id in sorted({*applied, *on_disk, *begun} - directory.unread, key=key):
         row, migration = applied.get(id), on_disk.get(id)
         if migration is None:
             found: MigrationState = "missing"
@@ -197,11 +198,16 @@ def _newest(state: DatabaseState, order: Order) -> str | None:
     return newest_of([row.id for row in state.history or ()] + begun, order)
 
 
+def _newest_on_disk(directory: MigrationDirectory) -> str | None:
+    ids = (migration.id for migration in directory.migrations)
+    return newest_of((*ids, *directory.unread), directory.order)
+
+
 def newer_than_directory(directory: MigrationDirectory, state: DatabaseState) -> tuple[str, ...]:
     """The missing ids, if all are newer than the newest on disk: the database is newer."""
     key = sort_key(directory.order)
     missing = [row.id for row in survey(directory, state) if row.state == "missing"]
-    newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order)
+    newest_on_disk = _newest_on_disk(directory)
     if newest_on_disk is None or any(key(id) <= key(newest_on_disk) for id in missing):
         return ()
     return tuple(missing)
@@ -229,7 +235,7 @@ def find_problems(
     key = sort_key(directory.order)
     half = state.under_way
     newest = _newest(state, directory.order)
-    newest_on_disk = newest_of((m.id for m in directory.migrations), directory.order) or ""
+    newest_on_disk = _newest_on_disk(directory) or ""
     allowed = newer_than_directory(directory, state) if missing == "allow-newer" else ()
     for row in rows:
         if row.state in ("applied", "pending") or row.id in allowed:
@@ -334,23 +340,20 @@ def changed_repeatables(directory: MigrationDirectory, state: DatabaseState) -> 
     return tuple(repeatable.name for repeatable in due if repeatable.script.directives.on_change)
 
 
-def plan_rollback(
-    directory: MigrationDirectory,
+def ids_to_undo(
     state: DatabaseState,
+    order: Order,
     *,
     count: int | None = 1,
     to: str | None = None,
     through: str | None = None,
-) -> Plan:
-    """The batch that undoes the last `count` migrations (None: all), in reverse.
+) -> list[str]:
+    """The last `count` ids of the history (None: all), the one that was applied last in front.
 
     The last is the one that was applied last: a late one, or else the newest. Or all that were
     applied after `to`, which itself stays applied; or all back to `through`, which is undone too.
-    With nothing to undo, a batch that was cut off is finished.
 
-    Raises `MigrationDirectoryCorruptedError` where what is to be undone is divergent or
-    missing, `IrreversibleMigrationError` where it has no undo, `HalfDoneError` where a migration
-    is half applied, and `UnknownMigrationError`.
+    Raises `HalfDoneError` where a migration is half applied, and `UnknownMigrationError`.
     """
     half = state.under_way
     if half is not None and half.direction == "apply":
@@ -359,7 +362,7 @@ def plan_rollback(
             hint="`flux resume` goes on with it; mend the file from that statement on, if need be, "
             "and roll it back then",
         )
-    last_first = state.in_order_of_application(directory.order)[::-1]
+    last_first = state.in_order_of_application(order)[::-1]
     target = to if to is not None else through
     if target is None:
         ids = last_first[:count]
@@ -371,6 +374,26 @@ def plan_rollback(
             f"{half}; before anything else, that has to be done",
             hint="`flux resume` goes on with it, and so does `flux rollback`",
         )
+    return ids
+
+
+def plan_rollback(
+    directory: MigrationDirectory,
+    state: DatabaseState,
+    *,
+    count: int | None = 1,
+    to: str | None = None,
+    through: str | None = None,
+) -> Plan:
+    """The batch that undoes `ids_to_undo`. The directory need have read no other migrations.
+
+    Each undo is read from disk once, when it is looked at. With nothing to undo, a batch that was
+    cut off is finished.
+
+    Raises `MigrationDirectoryCorruptedError` where what is to be undone is divergent or
+    missing, `IrreversibleMigrationError` where it has no undo, and what `ids_to_undo` raises.
+    """
+    ids = ids_to_undo(state, directory.order, count=count, to=to, through=through)
     touched = set(ids)
     refuse(
         [
@@ -388,7 +411,14 @@ def plan_rollback(
     if not migrations:
         finishes = state.unfinished and bool(after)
         return Plan(tuple(Step("run", r) for r in after) if finishes else (), finishes=finishes)
-    return _around(before, [_step("undo", migration, half) for migration in migrations], after)
+    steps = [_step("undo", _reading_once(migration), state.under_way) for migration in migrations]
+    return _around(before, steps, after)
+
+
+def _reading_once(migration: Migration) -> Migration:
+    """The same, whose undo stays what it was when it was first read."""
+    read_undo = migration.read_undo
+    return migration._replace(read_undo=read_undo and cache(read_undo))
 
 
 def _around(

@@ -36,6 +36,7 @@ from flux.plan import (
     Step,
     changed_repeatables,
     find_problems,
+    ids_to_undo,
     newer_than_directory,
     plan_apply,
     plan_rollback,
@@ -236,10 +237,20 @@ class FluxRunner(StepRunner):
         self, n: int | None = 1, *, to: str | None = None, through: str | None = None
     ) -> Plan:
         """What a rollback would run; `through` is undone too. Read-only; raises as it would."""
-        directory = self.directory
+        state, count = self.state, _count(n)
+        ids = ids_to_undo(state, self.config.order, count=count, to=to, through=through)
+        directory = self._directory_with(ids)
         if not self.config.apply_repeatable_on_undo:
             directory = directory._replace(pre_apply=(), post_apply=())
-        return plan_rollback(directory, self.state, count=_count(n), to=to, through=through)
+        return plan_rollback(directory, state, count=count, to=to, through=through)
+
+    def _directory_with(self, ids: Sequence[str]) -> directories.MigrationDirectory:
+        """The directory, of which no more migrations are read than these; all where they are."""
+        if self._directory is not None:
+            return self.directory
+        applied = self.state.applied
+        directory = directories.read_configured(self.config, applied, only=set(ids))
+        return directory.with_recorded(ids)
 
     def check(self, plan: Plan) -> None:
         """Raise `MigrationLoadingError` for everything in a plan that could not run. Read-only."""
@@ -400,15 +411,17 @@ class FluxRunner(StepRunner):
             if confirm is not None and not confirm(plan):
                 raise ApprovalError("nothing was changed: the plan was not approved")
             with self.backend.migration_lock():
+                planned_for = self.state
                 self.refresh()
                 self._settle_predecessor()
-                current = make_plan()
+                # Planning is pure: what was planned for this very history holds, and is checked.
+                current = plan if self.state == planned_for else make_plan()
                 if confirm is not None and current.outline() != plan.outline():
                     continue  # shown and asked again, without the lock
                 if not self._is_proven(current):
                     continue  # and proven without it, which others may wait for
-                if current != plan or any(step.action == "undo" for step in current.steps):
-                    self.check(current)  # undoes are read from disk anew
+                if current != plan:
+                    self.check(current)
                 try:
                     self._run_batch(current, done)
                 except HistoryChangedError:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import flux
+from flux import directory
 from flux.exceptions import (
     ApprovalError,
     ConnectionStateError,
@@ -198,6 +199,68 @@ def test_a_runner_sees_what_others_do_when_it_acts(shop: Project) -> None:
         shop.succeed("rollback", "-y")
         runner.refresh()
         assert ids(runner.list_unapplied_migrations()) == list(IDS[2:])
+
+
+def test_a_rollback_reads_what_it_undoes_and_no_other_file(
+    shop: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is not held up, a minute after a deploy, by a file that has no part in it."""
+    shop.succeed("apply")
+    shop.add({"001_book.sql": b"\xff", "004_new.py": "raise ValueError"})
+    read: list[str] = []
+    read_bytes = directory._read_bytes
+
+    def note(path: str) -> bytes:
+        read.append(os.path.basename(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(directory, "_read_bytes", note)
+    with flux.FluxRunner.from_file(shop.root / "flux.toml") as runner:
+        assert runner.rollback_migrations(2).undone == IDS[:0:-1]
+        files = ["002_rebuild.sql", "002_rebuild.undo.sql", "003_count.py"]
+        assert sorted(read) == files, "each of them once"
+        with pytest.raises(MigrationLoadingError, match="is not UTF-8"):
+            runner.rollback_migrations()
+        with pytest.raises(MigrationLoadingError, match="2 problems"):
+            runner.status()
+    assert shop.applied() == list(IDS[:1])
+
+
+def test_an_undo_runs_as_it_was_approved(shop: Project) -> None:
+    """What was checked, and asked about, is what runs, whoever writes the file meanwhile."""
+    shop.add(
+        {
+            "002_rebuild.undo.sql": "CREATE TABLE approved (id INTEGER);\n",
+            "003_count.py": "def apply(): return 'SELECT 1'\n"
+            "def undo(): return 'CREATE TABLE approved_too (id INTEGER)'\n",
+        }
+    )
+
+    def change(plan: object) -> bool:
+        shop.add({"002_rebuild.undo.sql": "DROP TABLE book;\n", "003_count.py": "raise ValueError"})
+        return True
+
+    shop.succeed("apply")
+    with flux.FluxRunner.from_file(shop.root / "flux.toml") as runner:
+        assert runner.rollback_migrations(2, confirm=change).undone == IDS[:0:-1]
+    assert shop.tables() == ["approved", "approved_too", "book", "review"]
+
+
+def test_a_rollback_is_planned_anew_where_others_were_faster(shop: Project) -> None:
+    """Of what was planned before the lock, nothing holds when the history is another one."""
+    shop.succeed("apply")
+
+    def be_faster(plan: object) -> bool:
+        if not asked:
+            shop.succeed("rollback", "-y")
+        asked.append([step.name for step in plan.steps])  # type: ignore[attr-defined]
+        return True
+
+    asked: list[list[str]] = []
+    with flux.FluxRunner.from_file(shop.root / "flux.toml") as runner:
+        assert runner.rollback_migrations(confirm=be_faster).undone == IDS[1:2]
+    assert asked == [[IDS[2]], [IDS[1]]]
+    assert shop.applied() == list(IDS[:1])
 
 
 def test_a_runner_closes_what_it_opened(shop: Project) -> None:
