@@ -350,7 +350,7 @@ def _file_problems(path: str, files: _Files) -> list[Problem]:
 
 def _id_problems(ids: list[str], order: Order) -> tuple[Problem, ...]:
     problems = []
-    folded = [fold(id) for id in ids]
+    folded = list(map(fold, ids))
     if len(set(folded)) < len(ids):
         alike: dict[str, list[str]] = {}
         for id, as_folded in zip(ids, folded, strict=True):
@@ -419,13 +419,13 @@ def _read_migration(
     Paths of what is read later count from `root`. A file of Python is run once: it may put
     something into a module of the project, which cannot be done twice.
     """
-    if id in files.sql:
-        read_later = partial(read_sql, root=root)
-        script = read_sql(beside + files.sql[id])
-        kept = _without_text(script, recorded.get(id), read_later)
-        if id not in files.undo:
-            return Migration(id, kept)
-        return Migration(id, kept, partial(read_later, beside + files.undo[id]))
+    if (name := files.sql.get(id)) is not None:
+        # By their places, and by one partial for each: there may be thousands of them.
+        script = read_sql(beside + name)
+        kept = _without_text(script, recorded.get(id), root)
+        undo = files.undo.get(id)
+        read_later = None if undo is None else partial(read_sql, beside + undo, root)
+        return Migration._make((id, kept, read_later))
     module = run_python(beside + files.python[id], importable)
     script = module.script("apply")
     if not module.has("undo"):
@@ -438,13 +438,14 @@ def _read_migration(
     return Migration(id, script, read_undo)
 
 
-def _without_text(
-    script: Script, row: AppliedMigration | None, read_again: Callable[[str], Script]
-) -> Script | OnDisk:
-    """What is kept of a script: all, or without its text where it was applied as it is."""
+def _without_text(script: Script, row: AppliedMigration | None, root: str) -> Script | OnDisk:
+    """What is kept of a script: all, or without its text where it was applied as it is.
+
+    Its path counts from `root` when it is read again.
+    """
     if row is None or row.hash != script.hash:
         return script
-    return OnDisk(script.path, script.hash, read_again)
+    return OnDisk._make((script.path, row.hash, read_sql, root))
 
 
 def _read_placement(

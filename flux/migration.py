@@ -143,12 +143,13 @@ class Script(Record):
 class OnDisk(Record):
     """What is kept of a script whose text is not: its file, its hash, and how to read it again.
 
-    `read` is given the `path`.
+    `read` is given the `path`, and the directory that it counts from, with a slash at its end.
     """
 
     path: str
     hash: str
-    read: Callable[[str], Script]
+    read: Callable[[str, str], Script]
+    root: str = ""
 
 
 class Migration(Record):
@@ -194,7 +195,7 @@ class Migration(Record):
         kept = self.kept
         if isinstance(kept, Script):
             return kept
-        script = kept.read(kept.path)
+        script = kept.read(kept.path, kept.root)
         _require_unchanged(self.id, script, kept.hash)
         return script
 
@@ -392,15 +393,31 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def misordered(ids: Sequence[str]) -> list[tuple[str, str]]:
     """Neighbours in text order whose numbers say the opposite: `10_x` before `2_y`."""
+    ordered = sorted(ids)
+    width = len(ordered[0]) - len(ordered[0].lstrip("0123456789")) if ordered else 0
     return [
-        (first.string, second.string)
-        for first, second in pairwise(map(_NUMERIC_PREFIX.match, sorted(ids)))
-        if first and second and _says_the_opposite(first, second)
+        (first, second)
+        for first, second in pairwise(ordered)
+        if not _have_numbers_in_order(first, second, width) and _says_the_opposite(first, second)
     ]
 
 
-def _says_the_opposite(first: re.Match[str], second: re.Match[str]) -> bool:
-    """Whether the first of two prefixes in text order has the greater number."""
+def _have_numbers_in_order(first: str, second: str, width: int) -> bool:
+    """Whether two ids begin with numbers that grow, as text of `width` digits tells at once.
+
+    In most directories all do, and to look closer takes long for thousands.
+    """
+    one, other = first[:width], second[:width]
+    return (
+        one < other and one.isdigit() and other.isdigit() and not first[width : width + 1].isdigit()
+    )
+
+
+def _says_the_opposite(first_id: str, second_id: str) -> bool:
+    """Whether the first of two ids in text order has the greater number."""
+    first, second = map(_NUMERIC_PREFIX.match, (first_id, second_id))
+    if not first or not second:
+        return False
     letters, one = first.groups()
     others, other = second.groups()
     if letters != others:

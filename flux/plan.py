@@ -226,11 +226,13 @@ def find_problems(
     With another `late` than `refuse`, late migrations are none. One that is half applied is none
     in any case: that it may run late was decided when it was begun.
     """
-    problems = []
+    problems: list[Problem] = []
     if directory.id_problems:
         # What flux-migrations 0.0.3 recorded stays valid, also where today's rules refuse the id.
         legacy = {row.id for row in state.history or () if is_legacy_hash(row.hash)}
         problems += [one for one in directory.id_problems if not legacy.issuperset(one.ids)]
+    if _is_settled(directory, state):
+        return tuple(problems)
     rows = survey(directory, state)
     key = sort_key(directory.order)
     half = state.under_way
@@ -248,6 +250,16 @@ def find_problems(
             is_half = half is not None and half.id == newest and half.direction == "apply"
             problems.append(_late(row, f"{newest}, which is newer, is {'half ' * is_half}applied"))
     return tuple(problems)
+
+
+def _is_settled(directory: MigrationDirectory, state: DatabaseState) -> bool:
+    """Whether all on disk is applied as it is, nothing else is, and nothing is under way.
+
+    So it is at most starts; what `survey` tells of each would say no more, and takes longer.
+    """
+    recorded = {row.id: row.hash for row in state.history or ()}
+    on_disk = {migration.id: migration.kept.hash for migration in directory.migrations}
+    return recorded == on_disk and state.under_way is None
 
 
 def refuse(problems: Sequence[Problem]) -> None:

@@ -409,7 +409,7 @@ class PostgresBackend(MigrationBackend):
             if read_entries(remembered.items()):
                 # Once more: another process may have gone on between the two.
                 rows = self.fetch(self.sql.read)
-        return self.make_state(map(applied, filter(_is_row, rows)), remembered)
+        return self.make_state(applied(rows), remembered)
 
     def _refuse_names_in_lower_case(self) -> None:
         """Begin no new history beside the one that flux-migrations 0.0.3, unquoted, has begun."""
@@ -498,7 +498,7 @@ class PostgresBackend(MigrationBackend):
 
     def get_applied_migrations(self) -> list[AppliedMigration]:
         """The rows of the history. Read-only."""
-        return [applied(row) for row in self.fetch(self.sql.read) if _is_row(row)]
+        return applied(self.fetch(self.sql.read))
 
     def is_recorded(self, id: str) -> bool:
         """Whether the history holds this id now. Read-only."""
@@ -680,8 +680,3 @@ class PostgresBackend(MigrationBackend):
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
         return report(error, self.driver)
-
-
-def _is_row(row: Sequence[Any]) -> bool:
-    """Whether a row is one of the history, and not what stands for an empty one."""
-    return row[0] is not None

@@ -102,16 +102,21 @@ class HistorySQL(Record):
         return f"DELETE FROM {self.state_table} WHERE name IN ({listed});\n" if names else ""
 
 
-def applied(row: Sequence[Any]) -> AppliedMigration:
-    """A row of the history, as `HistorySQL.read` gives it."""
-    id, hash, applied_at = row[:3]
-    at = datetime.fromisoformat(_as_python_has_it(applied_at))
-    return AppliedMigration._make((id, hash, at))
+def applied(rows: Sequence[Sequence[Any]]) -> list[AppliedMigration]:
+    """What `HistorySQL.read` gives, as the rows of the history.
+
+    Step by step for all: there may be thousands of them.
+    """
+    if not rows or rows[0][0] is None:  # what stands for an empty history
+        return []
+    ids, hashes, moments, *_ = zip(*rows, strict=True)
+    at = map(datetime.fromisoformat, map(_as_python_has_it, moments))
+    return list(map(AppliedMigration._make, zip(ids, hashes, at, strict=True)))
 
 
 def _as_python_has_it(moment: str) -> str:
-    moment = moment.strip('"')
+    """A time without the quotes that JSON has around it."""
     if sys.version_info >= (3, 11):
-        return moment
+        return moment[1:-1]
     # JSON leaves out zeros at the end of the fraction.
-    return re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), moment)
+    return re.sub(r"\.\d+", lambda found: found[0].ljust(7, "0"), moment[1:-1])
