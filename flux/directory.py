@@ -91,6 +91,18 @@ class MigrationDirectory(Record):
         return self._replace(migrations=tuple(migrations), set_aside={})
 
 
+class Listing(Record):
+    """The names in a directory, and what is wrong with them; nothing was read but these.
+
+    `aside` are those that today's rules pass over. `stamp` is another one when names have changed.
+    """
+
+    stamp: tuple[int, ...] | None
+    files: _Files
+    aside: _Files
+    problems: tuple[Problem, ...]
+
+
 class _Files(Record):
     """The names in one directory, sorted into what they are; ids map to file names.
 
@@ -110,23 +122,20 @@ def read(
     project_directory: str = "",
     recorded: Mapping[str, AppliedMigration] = MappingProxyType({}),
     only: Collection[str] | None = None,
+    listing: Listing | None = None,
 ) -> MigrationDirectory:
     """Read all migrations of a directory (or `only` some) and its repeatables. Writes nothing.
 
     Python migrations are run to resolve their text, with `project_directory` and the
     migration directory itself importable. Undo scripts are read when they are asked for; so is,
     once more, the SQL of a migration that is `recorded` with the hash that it has: it is not kept.
+    A `listing` from before serves where no name has changed since.
 
     Raises `MigrationLoadingError`, with every defect found in its `problems`.
     """
-    problems: list[Problem] = []
-    names, folders = _list(path)
-    _refuse_alembic(path, names)
-    problems += _misnamed_placements(path, folders)
-    names_aside = set(filter(is_set_aside, names))
-    files = _sort_out(path, [name for name in names if name not in names_aside])
-    aside = _sort_out(path, names_aside)
-    problems += _file_problems(path, files)
+    if listing is None or listing.stamp != _stamp(path):
+        listing = list_files(path)
+    files, aside, problems = listing.files, listing.aside, list(listing.problems)
     importable = partial(
         python_file.importable,
         os.path.abspath(project_directory or os.curdir),
@@ -172,6 +181,7 @@ def read_configured(
     recorded: Mapping[str, AppliedMigration] = MappingProxyType({}),
     *,
     only: Collection[str] | None = None,
+    listing: Listing | None = None,
 ) -> MigrationDirectory:
     """`read` the directory that a configuration names."""
     return read(
@@ -180,7 +190,28 @@ def read_configured(
         project_directory=config.project_directory,
         recorded=recorded,
         only=only,
+        listing=listing,
     )
+
+
+def list_files(path: str) -> Listing:
+    """List a migration directory. Raises `MigrationLoadingError` where that cannot be."""
+    stamp = _stamp(path)
+    names, folders = _list(path)
+    _refuse_alembic(path, names)
+    names_aside = set(filter(is_set_aside, names))
+    files = _sort_out(path, [name for name in names if name not in names_aside])
+    problems = (*_misnamed_placements(path, folders), *_file_problems(path, files))
+    return Listing(stamp, files, _sort_out(path, names_aside), problems)
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """Which directory it is, and when a name in it was last added or removed."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def list_ids(path: str) -> list[str]:

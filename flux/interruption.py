@@ -26,11 +26,12 @@ _TIMES = 10
 _PIECE = 0.5
 
 
-def in_thread(act: Callable[[], _Result]) -> _Result:
+def in_thread(act: Callable[[], _Result], meanwhile: Callable[[], None] | None = None) -> _Result:
     """What `act` gives, for what waits without running Python code and cannot be cancelled.
 
-    Raises what it raises. An interruption ends the waiting at once; the thread is left behind.
-    Only the main thread is ever interrupted: in another one, `act` is just called.
+    `meanwhile` is called while it waits, and does not raise. Raises what `act` raises. An
+    interruption ends the waiting at once; the thread is left behind. Only the main thread is ever
+    interrupted: in another one, `act` is just called, and `meanwhile` is not.
 
     Every connection is made in here. It runs no code but the driver's, and so does without what
     the import of `threading` takes.
@@ -51,6 +52,8 @@ def in_thread(act: Callable[[], _Result]) -> _Result:
             done.release()
 
     _thread.start_new_thread(work, ())
+    if meanwhile is not None:
+        meanwhile()
     while not done.acquire(timeout=_PIECE):
         pass
     if failures:

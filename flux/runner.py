@@ -81,6 +81,8 @@ class FluxRunner(StepRunner):
     ) -> None:
         super().__init__(config, backend, on_event=on_event)
         self._directory = directory
+        #: What was listed of it while the database connected.
+        self._listing: directories.Listing | None = None
         self._state: DatabaseState | None = None
         #: Called with the runner of each scratch database in which something is proven.
         self.on_scratch: Callable[[StepRunner], None] = lambda _: None
@@ -116,12 +118,19 @@ class FluxRunner(StepRunner):
         return runner
 
     def __enter__(self) -> Self:
+        self.backend.while_connecting = self._list_directory
         try:
             return super().__enter__()
         except DatabaseUnavailableError:
             if self._directory is None:  # what is wrong with it is told all the same
                 directories.read_configured(self.config)
             raise
+
+    def _list_directory(self) -> None:
+        """List the directory, which takes about as long as to connect. Never raises."""
+        if self._directory is None:
+            with suppress(MigrationLoadingError):  # told when it is read
+                self._listing = directories.list_files(self.config.migration_directory)
 
     def __exit__(
         self,
@@ -139,7 +148,9 @@ class FluxRunner(StepRunner):
         """The migration directory, with what its history has recorded under older rules."""
         applied = self.state.applied
         if self._directory is None:
-            self._directory = directories.read_configured(self.config, applied)
+            self._directory = directories.read_configured(
+                self.config, applied, listing=self._listing
+            )
         self._directory = self._directory.with_recorded(applied)
         return self._directory
 
@@ -249,7 +260,9 @@ class FluxRunner(StepRunner):
         if self._directory is not None:
             return self.directory
         applied = self.state.applied
-        directory = directories.read_configured(self.config, applied, only=set(ids))
+        directory = directories.read_configured(
+            self.config, applied, only=set(ids), listing=self._listing
+        )
         return directory.with_recorded(ids)
 
     def check(self, plan: Plan) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from flux import FluxRunner
 from flux.backends.sqlite import SQLiteBackend
-from flux.interruption import Interruptible
+from flux.interruption import Interruptible, in_thread
 from tests.project import Project
 
 
@@ -68,3 +68,19 @@ def test_one_that_calls_no_other_is_told_of_itself() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         calls(fail)
+
+
+def test_something_is_done_while_a_connection_is_made() -> None:
+    """Each of the two waits here until the other one runs."""
+    connects, lists = threading.Event(), threading.Event()
+
+    def connect() -> str:
+        connects.set()
+        assert lists.wait(60)
+        return "connected"
+
+    def list_files() -> None:
+        assert connects.wait(60)
+        lists.set()
+
+    assert in_thread(connect, list_files) == "connected"

@@ -16,10 +16,12 @@ import wrapt
 from psycopg2 import extras
 
 import flux
+from flux import directory
 from flux.exceptions import (
     ConnectionStateError,
     InvalidBackendError,
     MigrationApplyError,
+    MigrationLoadingError,
 )
 from tests import driver
 from tests.postgres_project import PostgresProject
@@ -775,3 +777,39 @@ def test_a_python_migration_that_closes_the_connection_fails(
         "state: rolled back; the database is as it was before 001"
     )
     assert (pg.tables(), pg.applied()) == ([], [])
+
+
+def test_the_directory_is_listed_once_while_it_connects(
+    pg: PostgresProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the names of thousands of files take no time of their own."""
+    listed: list[str] = []
+    list_files = directory.list_files
+
+    def note(path: str) -> directory.Listing:
+        listed.append("connected" if runner.backend.dbapi else "connecting")
+        return list_files(path)
+
+    monkeypatch.setattr(directory, "list_files", note)
+    pg.add({"1_a.sql": "CREATE TABLE a ();"})
+    runner = pg.runner()
+    with runner:
+        assert runner.apply_migrations().applied == ("1_a",)
+    assert listed == ["connecting" if driver.NAME == "psycopg2" else "connected"]
+
+
+def test_what_is_added_while_a_runner_is_open_is_seen(pg: PostgresProject) -> None:
+    """Though the directory was listed while the runner connected."""
+    pg.add({"1_a.sql": "CREATE TABLE a ();"})
+    with pg.runner() as runner:
+        pg.add({"2_b.sql": "CREATE TABLE b ();"})
+        assert runner.apply_migrations().applied == ("1_a", "2_b")
+
+
+def test_a_broken_directory_is_told_behind_what_the_database_says(pg: PostgresProject) -> None:
+    """It is listed while the runner connects, and refused when it is read."""
+    (pg.root / "migrations").rmdir()
+    with pg.runner() as runner:
+        assert runner.history() == ()
+        with pytest.raises(MigrationLoadingError, match="no such migration directory"):
+            runner.status()

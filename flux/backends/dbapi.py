@@ -38,6 +38,9 @@ class Mechanics:
     #: function here.
     report: Callable[[Progress], None] = staticmethod(lambda progress: None)
 
+    #: What a backend may call while it waits for its database to connect; it does not raise.
+    while_connecting: Callable[[], None] | None = None
+
     @cached_property
     def watcher(self) -> Watcher:
         """Reports on the script that runs. This one knows the clock alone, and opens nothing."""

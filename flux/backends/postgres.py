@@ -15,7 +15,7 @@ from functools import partial
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
 from flux.backends.dbapi import unavailable
-from flux.backends.postgres_driver import IDLE, Driver, choose, driver_of, require_one
+from flux.backends.postgres_driver import IDLE, Driver, Meanwhile, choose, driver_of, require_one
 from flux.backends.postgres_errors import (
     INSUFFICIENT_PRIVILEGE,
     LOCK_NOT_AVAILABLE,
@@ -181,7 +181,7 @@ class PostgresBackend(MigrationBackend):
                 self._name_tables()
                 yield self.dbapi
             return
-        with closing(self._connect()) as self.dbapi:
+        with closing(self._connect(self.while_connecting)) as self.dbapi:
             self.session = Session.own()
             self._name_tables()
             yield self.dbapi
@@ -195,15 +195,15 @@ class PostgresBackend(MigrationBackend):
         self.state_table = quoted(stem + "_state")
         self.sql = HistorySQL(self.table, self.state_table, self.literal)
 
-    def _connect(self, **options: Any) -> Any:
+    def _connect(self, meanwhile: Meanwhile = None, **options: Any) -> Any:
         if self._dsn is None:
-            return self.driver.connect("", **{**self._parameters, **options})
+            return self.driver.connect("", meanwhile, **{**self._parameters, **options})
         options = {"fallback_application_name": "flux", "client_encoding": "utf8", **options}
         if self.connect_wait and self.dbapi is None and not address.has_timeout(self._dsn):
             # So that the wait ends in time, and Ctrl-C ends it, also where nothing answers.
             options["connect_timeout"] = max(2, min(_TRY_FOR, int(self.connect_wait)))
         try:
-            return self.driver.connect(self._dsn, **options)
+            return self.driver.connect(self._dsn, meanwhile, **options)
         except self.driver.address_error:  # it does not parse
             failure: FluxMigrationException = address.unreadable(self._dsn)
         except self.driver.error as error:
@@ -236,16 +236,11 @@ class PostgresBackend(MigrationBackend):
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the lock on a second connection; without one, each migration takes it itself."""
-        from flux.backends.postgres_bundle import Pace
-        from flux.backends.postgres_watch import SessionWatcher
-        from flux.backends.watch import Watcher
-
-        self._pace = Pace()
 
         def try_to_acquire() -> bool:
             if self._describe_holder() is not None:
                 return False
-            connection = self.open_another()
+            connection = self.open_another(_import_what_runs)
             if connection is None:
                 [(can_mark,)] = self.fetch(f"SELECT {CAN_MARK}")
                 self.held = Held(can_mark=can_mark)
@@ -276,6 +271,10 @@ class PostgresBackend(MigrationBackend):
         try:
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
+            from flux.backends.postgres_bundle import Pace
+            from flux.backends.postgres_watch import SessionWatcher
+
+            self._pace = Pace()
             if self._holder is not None:
                 if self.held.is_direct:
                     self.held = self.held._replace(runs_in=self.dbapi.info.backend_pid)
@@ -285,6 +284,8 @@ class PostgresBackend(MigrationBackend):
                 )
             yield
         finally:
+            from flux.backends.watch import Watcher
+
             self._free_lock()
             self.held, self.watcher = Held(), Watcher(self.report)
 
@@ -340,10 +341,10 @@ class PostgresBackend(MigrationBackend):
         rows = self.fetch(self.lock.holder)
         return str(Holder(*rows[0])) if rows else None
 
-    def open_another(self, **options: Any) -> Any:
+    def open_another(self, meanwhile: Meanwhile = None, **options: Any) -> Any:
         """A connection beside the first; None where the server or a pool allows no other."""
         try:
-            return self._connect(**options)
+            return self._connect(meanwhile, **options)
         except (self.driver.error, DatabaseUnavailableError):
             return None
 
@@ -680,3 +681,8 @@ class PostgresBackend(MigrationBackend):
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
         return report(error, self.driver)
+
+
+def _import_what_runs() -> None:
+    """Import what a batch needs, which takes about as long as to open a connection."""
+    from flux.backends import postgres_bundle, postgres_watch  # noqa: F401

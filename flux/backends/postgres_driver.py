@@ -15,11 +15,13 @@ from flux.exceptions import BackendNotInstalledError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, Final
+    from typing import Any, ClassVar, Final, TypeAlias
 
 #: The drivers as `driver` in `[backend]` names them, the preferred one first, and what of
 #: flux-migrations installs each.
 EXTRAS: Final = {"psycopg2": "postgres", "psycopg": "psycopg"}
+#: What is called while a driver waits for a server, if anything is.
+Meanwhile: TypeAlias = "Callable[[], None] | None"
 IDLE: Final = 0  # PQTRANS_IDLE of libpq, in both drivers: no transaction is open
 
 
@@ -43,8 +45,11 @@ class Driver(ABC):
     transaction_attributes: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def connect(self, address: str, **options: Any) -> Any:
-        """A new connection in autocommit, by libpq's address and further parameters of libpq."""
+    def connect(self, address: str, meanwhile: Meanwhile = None, **options: Any) -> Any:
+        """A new connection in autocommit, by libpq's address and further parameters of libpq.
+
+        `meanwhile` may be called while it waits for the server; it does not raise.
+        """
 
     @abstractmethod
     def parameters(self, connection: Any) -> dict[str, Any]:

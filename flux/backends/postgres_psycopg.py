@@ -21,7 +21,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.bool import BoolLoader
 from psycopg.types.numeric import FloatLoader, IntLoader
 
-from flux.backends.postgres_driver import Driver
+from flux.backends.postgres_driver import Driver, Meanwhile
 from flux.exceptions import ConnectionStateError
 
 
@@ -45,8 +45,9 @@ class Psycopg(Driver):
         "deferrable",
     )
 
-    def connect(self, address: str, **options: Any) -> Any:
+    def connect(self, address: str, meanwhile: Meanwhile = None, **options: Any) -> Any:
         """A new connection in autocommit, by libpq's address and further parameters of libpq."""
+        # It waits in Python, and so can be interrupted; `meanwhile` would need a thread of its own.
         return psycopg.connect(address, autocommit=True, prepare_threshold=None, **options)
 
     def parameters(self, connection: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from io import BytesIO
 import psycopg2
 from psycopg2 import extensions
 
-from flux.backends.postgres_driver import Driver
+from flux.backends.postgres_driver import Driver, Meanwhile
 from flux.exceptions import ConnectionStateError
 from flux.interruption import in_thread, uninterrupted
 
@@ -34,10 +34,10 @@ class Psycopg2(Driver):
         "deferrable",
     )
 
-    def connect(self, address: str, **options: Any) -> Any:
+    def connect(self, address: str, meanwhile: Meanwhile = None, **options: Any) -> Any:
         """A new connection in autocommit, by libpq's address and further parameters of libpq."""
         # libpq waits in it without running Python code, as long as a silent host lets it.
-        connection = in_thread(partial(psycopg2.connect, address, **options))
+        connection = in_thread(partial(psycopg2.connect, address, **options), meanwhile)
         connection.autocommit = True
         return connection
 
