@@ -238,7 +238,7 @@ class PostgresBackend(MigrationBackend):
         """Hold the lock on a second connection; without one, each migration takes it itself."""
 
         def try_to_acquire() -> bool:
-            if self._describe_holder() is not None:
+            if self.fetch(self.lock.is_held):
                 return False
             connection = self.open_another(_import_what_runs)
             if connection is None:

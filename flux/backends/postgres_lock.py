@@ -85,9 +85,13 @@ class LockSQL(Record):
     @property
     def outlast_timeouts(self) -> str:
         """A statement: let nothing end this transaction for being old or idle."""
+        # Not every server has both. The list of all settings would take longer to make than all
+        # else of taking the lock.
+        names = "ARRAY['idle_in_transaction_session_timeout', 'transaction_timeout']"
         return (
-            "SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings "
-            "WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"
+            "SELECT pg_catalog.set_config(name, '0', true) "
+            f"FROM pg_catalog.unnest({names}) name "
+            "WHERE pg_catalog.current_setting(name, true) IS NOT NULL"
         )
 
     @property
@@ -99,6 +103,14 @@ class LockSQL(Record):
     def holder(self) -> str:
         """A query: the session that holds the lock, if any does. Read-only."""
         return self._session_with(self._is_lock)
+
+    @property
+    def is_held(self) -> str:
+        """A query: a row, if any session holds the lock. Read-only.
+
+        It takes half the time of asking who that is.
+        """
+        return f"SELECT 1 FROM pg_catalog.pg_locks l WHERE {self._is_lock} LIMIT 1"
 
     @property
     def fence_holder(self) -> str:
