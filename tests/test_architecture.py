@@ -35,8 +35,8 @@ ORDER = (
     "backends/sqlite_foreign_keys backends/sqlite_lock "
     "backends/postgres_psycopg2 backends/postgres_psycopg "
     "backends/postgres_lock backends/postgres_in_doubt "
-    "backends/postgres_leftovers backends/postgres_message backends/postgres_settings "
-    "backends/postgres_watch",
+    "backends/postgres_flags backends/postgres_leftovers backends/postgres_message "
+    "backends/postgres_settings backends/postgres_watch",
     "backends/postgres_errors",
     "backends/postgres_check backends/postgres_reach backends/postgres_beyond "
     "backends/sqlite_reach",

@@ -1,9 +1,11 @@
 """Several migrations on PostgreSQL in one message: one round trip for all of them.
 
-Each is in a transaction of its own, as it would be alone: BEGIN, the fence, its guard, its text,
-the check that the lock is still ours, its record, COMMIT. The server ends a message at the first
-error; those before it are committed. The first marker of each says that it has begun; of the one
-whose statements are all done, the history says whether it is committed.
+Each is in a transaction of its own, as it would be alone: BEGIN, the fence, its text, the check
+that the lock is still ours, its record, COMMIT. The guards of all stand before the first, behind
+the fence: what a killed run still has under way then can commit nothing any more, as its lock is
+gone. The server ends a message at the first error; those before it are committed. The time that
+each tells first says that it has begun; of the one whose statements are all done, the history says
+whether it is committed.
 
 The server parses a message before it runs any of it. Where that fails, those before the faulty one
 go once more, and then that one alone, so that the error is the one that it has alone. One that
@@ -14,16 +16,18 @@ Whatever may need more than one message, or the session for itself, goes alone.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Container, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flux.backends.postgres_errors import meaning, statement_error
+from flux.backends.postgres_flags import STRIKE_ANY
 from flux.backends.postgres_leftovers import Leftovers
-from flux.backends.postgres_lock import BEGIN
+from flux.backends.postgres_lock import BEGIN, FENCE_SETTING
 from flux.backends.postgres_message import TIME, Message, Reached
-from flux.backends.postgres_run import ScriptRun, patience_for, settled_session
+from flux.backends.postgres_run import ScriptRun, file_of, patience_for, settled_session
 from flux.backends.postgres_watch import shown
 from flux.backends.watch import Watched
 from flux.exceptions import DatabaseUnavailableError
@@ -44,7 +48,6 @@ _CHARACTERS = 256 * 1024
 #: Seconds; a script that waits no longer for a lock is watched more closely, and so alone.
 _LEAST_PATIENCE = 0.5
 
-_START = f"{BEGIN}{TIME}COMMIT;\n"
 _END = f"{BEGIN}{TIME}COMMIT"
 
 
@@ -69,7 +72,7 @@ def count_together(backend: PostgresBackend, steps: Sequence[Step], pace: Pace) 
     files: set[str] = set()
     for count, step in enumerate(steps[: pace.most]):
         text = _text_for_company(backend, step)
-        file = shown(_file(step))
+        file = shown(file_of(step.script))
         if text is None or file in files or characters + len(text) > _CHARACTERS:
             return max(1, count)
         characters += len(text)
@@ -86,17 +89,19 @@ def _text_for_company(backend: PostgresBackend, step: Step) -> str | None:
         return None
     if Leftovers.of(script).kinds:
         return None
-    text = script.text.lower()
-    is_copy = "copy" in text and "std" in text  # its rows would follow the message
-    if is_copy or "application_name" in text:
+    if _needs_the_session(script.text.lower()):
         return None
     if patience_for(backend, script) < _LEAST_PATIENCE:
         return None
     return script.text
 
 
-def _file(step: Step) -> str:
-    return step.script.path.rpartition("/")[2]
+def _needs_the_session(text: str) -> bool:
+    """Whether a text, in lower case, has rows that would follow the message, or what flux sets."""
+    is_copy = "copy" in text and "std" in text
+    # Patterns are slow: most texts have none of these words.
+    is_reset = "reset" in text and re.search(r"\breset\b", text) is not None
+    return is_copy or is_reset or "application_name" in text or FENCE_SETTING in text
 
 
 class _Part(NamedTuple):
@@ -148,18 +153,29 @@ class BundleRun:
             self._run_alone(parts[0])
             return 1
         reached = Reached()
-        text = _START + "".join(part.message.text for part in parts) + _END
+        start = self._start(parts)
+        text = start + "".join(part.message.text for part in parts) + _END
         started = time.perf_counter()
         try:
             self._send(parts, text, reached)
         except self._backend.driver_error as error:
-            return self._after(parts, reached, error, time.perf_counter() - started)
+            starts = _starts(parts, len(start))
+            return self._after(parts, starts, reached, error, time.perf_counter() - started)
         except KeyboardInterrupt:
             self._note_times(reached, self._count_done(parts, reached))
             raise
         self._note_times(reached, len(parts))
         self._pace.note(len(parts), time.perf_counter() - started)
         return len(parts)
+
+    def _start(self, parts: Sequence[_Part]) -> str:
+        """What stands before the first: the fence, the guards of all, the time."""
+        backend = self._backend
+        of: dict[str, list[Migration]] = {"apply": [], "undo": []}
+        for part in parts:
+            of[part.step.action].append(cast("Migration", part.step.subject))
+        guard = backend.sql.guard(pending=of["apply"], applied=of["undo"])
+        return f"{BEGIN}{backend.lock.take_fence}{guard}{TIME}COMMIT;\n"
 
     def _send(self, parts: Sequence[_Part], text: str, reached: Reached) -> None:
         backend, first = self._backend, parts[0]
@@ -169,7 +185,7 @@ class BundleRun:
             backend.watcher.expect(first.statements)
             backend.watcher.expect_all(
                 {
-                    shown(_file(part.step)): Watched(part.run.script, part.statements)
+                    shown(file_of(part.run.script)): Watched(part.run.script, part.statements)
                     for part in parts
                 }
             )
@@ -186,15 +202,20 @@ class BundleRun:
             self._note(seconds)
 
     def _after(
-        self, parts: Sequence[_Part], reached: Reached, error: Exception, seconds: float
+        self,
+        parts: Sequence[_Part],
+        starts: Sequence[int],
+        reached: Reached,
+        error: Exception,
+        seconds: float,
     ) -> int:
         """Go on after an error, or raise it; how many of the parts are done.
 
-        The message took so many `seconds`.
+        Their message, in which they begin at `starts`, took so many `seconds`.
         """
         if not self._backend.dbapi.closed and not reached.times:
             # Nothing of the message ran.
-            if before := _place(parts, error):
+            if before := _place(starts, error):
                 return self._run_some(parts[:before])
             self._run_alone(parts[0])
             return 1
@@ -202,7 +223,7 @@ class BundleRun:
         self._note_times(reached, done)
         if done == len(parts):
             return done
-        part = _moved(parts, done)
+        part = _moved(parts[done], starts[done])
         number = reached.number if done == _count_begun(reached) - 1 else None
         failure = statement_error(error, part.message, len(part.statements), number)
         failure.__cause__ = error
@@ -214,7 +235,7 @@ class BundleRun:
         """How many of the parts are done.
 
         Where the next one has begun, one is committed, whatever became of its row. Of the last one
-        whose statements are all done, the history is asked, if the connection still can.
+        that has, and of which no statement runs, the history is asked, if the connection still can.
         """
         backend = self._backend
         begun = _count_begun(reached)
@@ -222,14 +243,26 @@ class BundleRun:
             return len(parts)
         before = max(0, begun - 1)
         part = parts[before]
-        if not begun or (reached.number or 0) <= len(part.statements):
+        if not begun:
             return before
-        if not backend.dbapi.closed:
-            try:
-                return before + _is_done(part.step, backend.read_state().applied)
-            except DatabaseUnavailableError:
-                backend.dbapi.close()  # so that a new connection reads it
-        return before
+        try:
+            reached.number = self._find_number(part, reached)
+            if backend.dbapi.closed or reached.number in range(1, len(part.statements) + 1):
+                return before
+            return before + _is_done(part.step, backend.read_state().applied)
+        except (backend.driver_error, DatabaseUnavailableError):
+            backend.dbapi.close()  # so that a new connection reads it
+            return before
+
+    def _find_number(self, part: _Part, reached: Reached) -> int | None:
+        """The number of the statement that was reached in a part; None where that is not known."""
+        backend = self._backend
+        if not backend.held.is_direct:
+            return reached.number
+        if backend.dbapi.closed:
+            return backend.watcher.last_seen(part.run.script)
+        rows = backend.fetch(STRIKE_ANY)
+        return rows[0][0] if rows else None
 
 
 def _count_begun(reached: Reached) -> int:
@@ -247,20 +280,19 @@ def _is_done(step: Step, applied: Container[str]) -> bool:
     return (step.name in applied) == (step.action == "apply")
 
 
-def _place(parts: Sequence[_Part], error: Any) -> int:
-    """Which of the parts an error lies in; the first where it does not say."""
-    position = int(error.diag.statement_position or 1) - 1
-    return sum(start <= position for start in _starts(parts)[1:])
+def _starts(parts: Sequence[_Part], first: int) -> list[int]:
+    """Where each of the parts begins in their message, in which the first one does at `first`."""
+    return list(accumulate((len(part.message.text) for part in parts[:-1]), initial=first))
 
 
-def _starts(parts: Sequence[_Part]) -> list[int]:
-    """Where each of the parts begins in their message."""
-    lengths = (len(part.message.text) for part in parts[:-1])
-    return list(accumulate(lengths, initial=len(_START)))
-
-
-def _moved(parts: Sequence[_Part], index: int) -> _Part:
-    """A part whose segments count from the start of the message of all."""
-    start, message = _starts(parts)[index], parts[index].message
+def _moved(part: _Part, start: int) -> _Part:
+    """A part whose segments count from the start of a message in which it begins at `start`."""
+    message = part.message
     segments = tuple(one._replace(start=one.start + start) for one in message.segments)
-    return parts[index]._replace(message=message._replace(segments=segments))
+    return part._replace(message=message._replace(segments=segments))
+
+
+def _place(starts: Sequence[int], error: Any) -> int:
+    """In which of the parts that begin there an error lies; the first where it does not say."""
+    position = int(error.diag.statement_position or 1) - 1
+    return sum(start <= position for start in starts[1:])

@@ -52,34 +52,38 @@ class HistorySQL(Record):
 
     def insert(self, migration: Migration) -> str:
         """Write a migration's row."""
-        return self._insert(self.literal(migration.id), migration)
+        values = f"{self.literal(migration.id)}, {self.literal(migration.hash)}"
+        return (
+            f"INSERT INTO {self.table} (id, hash, applied_at) "
+            f"VALUES ({values}, pg_catalog.clock_timestamp());\n"
+        )
 
     def delete(self, migration: Migration) -> str:
         """Delete a migration's row."""
-        return self._delete(self.literal(migration.id))
+        return f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)};\n"
 
     def apply(self, migration: Migration) -> tuple[str, str]:
         """The guard, which fails where a migration has a row, and the record of applying it."""
-        id = self.literal(migration.id)
-        return self._require("NOT EXISTS", id), self._insert(id, migration)
+        return self.guard([migration], []), self.insert(migration)
 
     def undo(self, migration: Migration) -> tuple[str, str]:
         """The guard, which fails where a migration has no row, and the record of undoing it."""
-        id = self.literal(migration.id)
-        return self._require("EXISTS", id), self._delete(id)
+        return self.guard([], [migration]), self.delete(migration)
 
-    def _insert(self, id: str, migration: Migration) -> str:
-        return (
-            f"INSERT INTO {self.table} (id, hash, applied_at) VALUES "
-            f"({id}, {self.literal(migration.hash)}, pg_catalog.clock_timestamp());\n"
-        )
+    def guard(self, pending: Sequence[Migration], applied: Sequence[Migration]) -> str:
+        """Fail where one of the first has a row, or one of the others has none."""
+        conditions = []
+        if pending:
+            conditions.append(f"NOT EXISTS (SELECT {self._rows_of(pending)})")
+        if applied:
+            conditions.append(
+                f"(SELECT pg_catalog.count(*) {self._rows_of(applied)}) = {len(applied)}"
+            )
+        return f"SELECT {fail_unless(' AND '.join(conditions), HISTORY_CHANGED)};\n"
 
-    def _delete(self, id: str) -> str:
-        return f"DELETE FROM {self.table} WHERE id = {id};\n"
-
-    def _require(self, wanted: str, id: str) -> str:
-        recorded = f"(SELECT FROM {self.table} WHERE id = {id})"
-        return f"SELECT {fail_unless(f'{wanted} {recorded}', HISTORY_CHANGED)};\n"
+    def _rows_of(self, migrations: Sequence[Migration]) -> str:
+        ids = ", ".join(self.literal(migration.id) for migration in migrations)
+        return f"FROM {self.table} WHERE id IN ({ids})"
 
     def remember(self, name: str, value: str) -> str:
         """Write a row of the table beside."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from flux.statements import Numbered, Statement, leading_words
 
 #: A whole notice, whose level may be in any language: a script's own may have such words in it.
-_MARKER = re.compile(r"[^\n:]*:\s+flux (?:marker (\d+))? ?(?:time (\d+))?(?:\n|\Z)")
+_MARKER = re.compile(r"[^\n:]*:\s+flux (marker|time) (\d+)(?:\n|\Z)")
 
 
 class Segment(NamedTuple):
@@ -123,8 +123,8 @@ def segment_at(message: Message, position: int) -> Segment | None:
 class Reached:
     """How far a message got: `number` is that of the last statement that a marker told of.
 
-    A message of several migrations tells the time at its start, with the first marker of each, and
-    at its end; `times` are in seconds, by the server's clock.
+    A message of several migrations tells the time at its start, at that of each, and at its end;
+    `times` are in seconds, by the server's clock.
     """
 
     def __init__(self, number: int | None = None) -> None:
@@ -134,12 +134,14 @@ class Reached:
     def hear(self, notice: str) -> bool:
         """Take a notice if it is a marker; whether it is one."""
         found = _MARKER.match(notice)
-        number, moment = found.groups() if found else (None, None)
-        if number is not None:
-            self.number = int(number)
-        if moment is not None:
-            self.times.append(int(moment) / 1_000_000)
-        return number is not None or moment is not None
+        if found is None:
+            return False
+        kind, value = found.groups()
+        if kind == "marker":
+            self.number = int(value)
+        else:
+            self.times.append(int(value) / 1_000_000)
+        return True
 
 
 def sets_transaction(one: Numbered) -> bool:
@@ -150,11 +152,6 @@ def sets_transaction(one: Numbered) -> bool:
 def marker(number: int) -> str:
     """SQL that tells the client which statement is reached; it needs plpgsql."""
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"
-
-
-def first_marker(number: int) -> str:
-    """The same, and the time, for the first statement of one of several migrations."""
-    return f"DO $flux$BEGIN RAISE INFO 'flux marker {number} time %', {_MICROSECONDS}; END$flux$;\n"
 
 
 _MICROSECONDS = (

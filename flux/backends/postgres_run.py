@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import encoding_error, meaning, sqlstate, statement_error
+from flux.backends.postgres_flags import hoist, strike
 from flux.backends.postgres_lock import (
     BEGIN,
     FENCE_LOST,
@@ -28,9 +29,9 @@ from flux.backends.postgres_lock import (
     LockSQL,
     fail_unless,
 )
-from flux.backends.postgres_message import LONG, Message, Reached, compose, first_marker, marker
+from flux.backends.postgres_message import LONG, TIME, Message, Reached, compose, marker
 from flux.backends.postgres_outcome import was_committed
-from flux.backends.postgres_watch import name_for, set_name
+from flux.backends.postgres_watch import name_for, naming
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.migration import Script
 from flux.progress import REPORT_AFTER
@@ -38,7 +39,13 @@ from flux.statements import Statement, numbered, split
 from flux.transactions import unwrap
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from flux.backends.postgres import PostgresBackend
+
+#: SQL that marks a statement, by its number; and what makes it for a script of so many.
+Mark: TypeAlias = "Callable[[int], str]"
+Marking: TypeAlias = "Callable[[PostgresBackend, Script, Sequence[Statement], int], Mark]"
 
 #: SQLSTATEs after which a transaction is tried again: lock_not_available, deadlock_detected.
 _COME_AGAIN = ("55P03", "40P01")
@@ -109,7 +116,7 @@ class ScriptRun:
         return (
             CHECK_CONSTRAINTS
             + backend.session.restore
-            + _require_ours(backend.lock, backend.held)
+            + _require_lock(backend.lock.fence_held, backend.lock, backend.held)
             + self.record
         )
 
@@ -127,26 +134,35 @@ class ScriptRun:
         )
 
     def compose_in_one(self, text: str) -> Composed:
-        """Its text as one message that commits it, of several that are sent together. Pure."""
-        closing = self._closing + "COMMIT;\n"
-        return self._compose(text, closing, first=first_marker, longest=sys.maxsize)
+        """Its text as one message that commits it, of several that are sent together. Pure.
+
+        The guard is not in it: the message looks for all of them before the first. It tells the
+        time at which it begins. The text must have no RESET.
+        """
+        backend = self.backend
+        return self._compose(
+            text,
+            opening=backend.lock.take_fence_and_note + self._timeouts(),
+            closing=CHECK_CONSTRAINTS
+            + _require_lock(backend.lock.fence_noted, backend.lock, backend.held)
+            + backend.session.restore
+            + self.record
+            + "COMMIT;\n",
+            marking=_timed(flagging if backend.held.is_direct else marking),
+            longest=sys.maxsize,
+        )
 
     def _compose(
-        self,
-        text: str,
-        closing: str,
-        *,
-        first: Callable[[int], str] = marker,
-        longest: int = LONG,
+        self, text: str, *, opening: str, closing: str, marking: Marking, longest: int
     ) -> Composed:
         pieces = [piece for piece in split(text, "postgres") if isinstance(piece, Statement)]
         statements, modes = unwrap(pieces, "postgres")
         messages = compose(
             numbered(statements),
             begin=f"BEGIN {modes};\n" if modes else BEGIN,
-            opening=self._opening,
+            opening=opening,
             closing=closing,
-            mark=marking(self.backend, self.script, statements, len(statements), first=first),
+            mark=marking(self.backend, self.script, statements, len(statements)),
             total=len(statements),
             longest=longest,
         )
@@ -158,7 +174,9 @@ class ScriptRun:
         # be the one that answers.
         is_apart = backend.session.settings is not None and not backend.held.is_direct
         closing = CHECK_CONSTRAINTS if is_apart else self._closing + "COMMIT"
-        statements, messages = self._compose(text, closing)
+        statements, messages = self._compose(
+            text, opening=self._opening, closing=closing, marking=marking, longest=LONG
+        )
         self.backend.watcher.expect(statements)
         for message in messages:
             send(backend, message, len(statements))
@@ -188,10 +206,13 @@ class ScriptRun:
 
 
 @lru_cache(maxsize=1)  # the same for all of a batch
-def _require_ours(lock: LockSQL, held: Held) -> str:
-    """A statement that fails where the transaction was ended, or the lock is another's."""
+def _require_lock(has_fence: str, lock: LockSQL, held: Held) -> str:
+    """A statement that fails where the transaction was ended, or the lock is another's.
+
+    `has_fence` is an expression of the lock's.
+    """
     return (
-        f"SELECT {fail_unless(lock.fence_held, FENCE_LOST)}, "
+        f"SELECT {fail_unless(has_fence, FENCE_LOST)}, "
         f"{fail_unless(lock.still_held(held), LOCK_LOST)};\n"
     )
 
@@ -208,29 +229,58 @@ def patience_for(backend: PostgresBackend, script: Script) -> float:
 
 
 def marking(
-    backend: PostgresBackend,
-    script: Script,
-    statements: Sequence[Statement],
-    total: int,
-    *,
-    first: Callable[[int], str] = marker,
-) -> Callable[[int], str]:
-    """What marks each statement: for the client, for when it fails, and for who watches it.
-
-    `first` is the marker of the first one that is marked.
-    """
-    markers = chain([first], repeat(marker))
-    file = script.path.rpartition("/")[2]
+    backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
+) -> Mark:
+    """What marks each statement: for the client, for when it fails, and for who watches it."""
+    file = file_of(script)
     has_marker = backend.held.can_mark
     # A script that has something to do with this setting has it for itself.
     has_name = not any("application_name" in s.text.lower() for s in statements)
 
     def mark(number: int) -> str:
-        return (next(markers)(number) if has_marker else "") + (
-            set_name(name_for(number, total, file)) if has_name else ""
+        return (marker(number) if has_marker else "") + (
+            f"SELECT {naming(name_for(number, total, file))};\n" if has_name else ""
         )
 
     return mark
+
+
+def flagging(
+    backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
+) -> Mark:
+    """The same with flags for markers, for a session that can be asked when one has failed."""
+    file = file_of(script)
+    before: int | None = None
+
+    def mark(number: int) -> str:
+        nonlocal before
+        marks = [naming(name_for(number, total, file))]
+        if before is not None:
+            marks.append(strike(before))
+        if number <= total:
+            marks.append(hoist(number))
+        before = number
+        return f"SELECT {', '.join(marks)};\n"
+
+    return mark
+
+
+def _timed(marking: Marking) -> Marking:
+    """The same, which tells the time before the first."""
+
+    def timed(
+        backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
+    ) -> Mark:
+        mark = marking(backend, script, statements, total)
+        times = chain([TIME], repeat(""))
+        return lambda number: next(times) + mark(number)
+
+    return timed
+
+
+def file_of(script: Script) -> str:
+    """The name of a script's file, without its folder."""
+    return script.path.rpartition("/")[2]
 
 
 def coming_again(

@@ -71,12 +71,12 @@ def _plain(file: str) -> str:
     return _ODD.sub("?", file)
 
 
-def set_name(name: str) -> str:
-    """SQL that shows a name for the rest of the transaction.
+def naming(name: str) -> str:
+    """An expression that shows a name for the rest of the transaction.
 
     A query, not a SET, whose every text pg_stat_statements would keep as a statement of its own.
     """
-    return f"SELECT pg_catalog.set_config('application_name', '{name}', true);\n"
+    return f"pg_catalog.set_config('application_name', '{name}', true)"
 
 
 class SessionWatcher(Watcher):
