@@ -217,6 +217,30 @@ def test_on_postgres(pg: PostgresProject, arguments: list[str]) -> None:
     assert imported & (NEVER | RUNS_SCRIPTS | {"sqlite3"}) <= {"ipaddress", "urllib.parse"}
 
 
+#: What scripts need that run without a transaction, fail, or wait.
+FOR_FEW_SCRIPTS = {
+    "random",
+    "flux.backends.journaled",
+    "flux.backends.patience",
+    "flux.backends.postgres_in_doubt",
+    "flux.backends.postgres_journaled",
+    "flux.failure",
+    "flux.outcome",
+    "flux.units",
+}
+
+
+@pytest.mark.parametrize("command", ["apply", "rollback"])
+def test_a_batch_on_postgres(pg: PostgresProject, command: str) -> None:
+    """To run plain scripts takes what watches them, and nothing heavy else."""
+    pg.add({"1_table.sql": "CREATE TABLE t (id int);\n", "1_table.undo.sql": "DROP TABLE t;\n"})
+    if command == "rollback":
+        pg.apply()
+    imported = imported_by(pg.root, command, "--auto-approve", besides=driver.NAME)
+    assert imported & NEVER <= {"ipaddress", "threading", "urllib.parse"}
+    assert imported & FOR_FEW_SCRIPTS == set()
+
+
 def test_nothing_to_apply(directory: Path) -> None:
     """A deploy with nothing to do needs no more than `status` does, but for a way to interrupt."""
     imported_by(directory, "apply", "--auto-approve")

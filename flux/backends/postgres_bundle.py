@@ -20,7 +20,6 @@ import re
 import time
 from collections.abc import Callable, Container, Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_flags import STRIKE_ANY
@@ -33,9 +32,13 @@ from flux.backends.watch import Watched
 from flux.exceptions import DatabaseUnavailableError
 from flux.migration import Migration
 from flux.plan import Step
+from flux.record import Record
 from flux.statements import Statement
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from flux.backends.postgres import PostgresBackend
 
 #: Migrations in a message: a server that logs its statements writes the whole message for each of
@@ -104,10 +107,11 @@ def _needs_the_session(text: str) -> bool:
     return is_copy or is_reset or "application_name" in text or FENCE_SETTING in text
 
 
-class _Part(NamedTuple):
+class _Part(Record):
     """A migration in a message: its step, what runs it alone, and what of the message it is."""
 
     step: Step
+    migration: Migration
     run: ScriptRun
     statements: list[Statement]
     message: Message
@@ -137,9 +141,10 @@ class BundleRun:
     def _part(self, step: Step) -> _Part:
         backend, script = self._backend, step.script
         around = backend.sql.apply if step.action == "apply" else backend.sql.undo
-        run = ScriptRun(backend, script, *around(cast("Migration", step.subject)))
+        migration: Any = step.subject  # repeatables go alone
+        run = ScriptRun(backend, script, *around(migration))
         statements, [message] = run.compose_in_one(script.text or "")
-        return _Part(step, run, statements, message)
+        return _Part(step, migration, run, statements, message)
 
     def run(self) -> None:
         """Run them all."""
@@ -173,7 +178,7 @@ class BundleRun:
         backend = self._backend
         of: dict[str, list[Migration]] = {"apply": [], "undo": []}
         for part in parts:
-            of[part.step.action].append(cast("Migration", part.step.subject))
+            of[part.step.action].append(part.migration)
         guard = backend.sql.guard(pending=of["apply"], applied=of["undo"])
         return f"{BEGIN}{backend.lock.take_fence}{guard}{TIME}COMMIT;\n"
 

@@ -14,15 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from typing import NamedTuple
 
+from flux.record import Record
 from flux.statements import Numbered, Statement, leading_words
 
 #: A whole notice, whose level may be in any language: a script's own may have such words in it.
 _MARKER = re.compile(r"[^\n:]*:\s+flux (marker|time) (\d+)(?:\n|\Z)")
 
 
-class Segment(NamedTuple):
+class Segment(Record):
     """Where a statement lies in its message, and which one it is (1-based)."""
 
     start: int
@@ -30,7 +30,7 @@ class Segment(NamedTuple):
     number: int
 
 
-class Message(NamedTuple):
+class Message(Record):
     """What goes to the server in one round trip; `rows` follow a COPY that ends the text.
 
     `reached` is the number of the statement that it begins with, where no marker tells.

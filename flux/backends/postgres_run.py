@@ -7,14 +7,12 @@ go and comes again.
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import encoding_error, meaning, sqlstate, statement_error
@@ -35,11 +33,13 @@ from flux.backends.postgres_watch import name_for, naming
 from flux.backends.signals import StatementError, TransactionEndedError
 from flux.migration import Script
 from flux.progress import REPORT_AFTER
+from flux.record import Record
 from flux.statements import Statement, numbered, split
 from flux.transactions import unwrap
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from flux.backends.postgres import PostgresBackend
 
@@ -53,7 +53,7 @@ _COME_AGAIN = ("55P03", "40P01")
 CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE;\n"
 
 
-class Composed(NamedTuple):
+class Composed(Record):
     """A script as it is sent: its statements, without an outermost pair, and the messages."""
 
     statements: list[Statement]
@@ -308,6 +308,8 @@ def coming_again(
 
 
 def _pause(backend: PostgresBackend, script: Script, number: int) -> None:
+    import random  # few runs need it, and it takes long to import
+
     pause = min(0.25 * 2**number, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
     blockers = "; ".join(map(str, backend.watcher.seen.blockers))
     what = "it is rolled back, and tried again"

@@ -14,11 +14,14 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from flux.backends.postgres_driver import Driver
 from flux.backends.watch import Sight, Watcher
 from flux.progress import Blocker, Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LOOK_WITHIN = 1000  # milliseconds that the server gets for an answer
 _NAME_BYTES = 63  # of an application_name
