@@ -1105,3 +1105,25 @@ def test_a_dump_is_a_migration(pg_alone: PostgresProject, dumped_world: str, end
     assert pg_alone.query("SELECT to_regclass('public.later')::text") == [("later",)]
     assert pg_alone.rollback().undone == ("002",)
     assert dump(pg_alone.postgres, "-T", "public._flux_migrations") == dumped_world
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20240422_001_add-users",
+        "",
+        "--",
+        "o'hara",
+        "a\\b",
+        "a\\'b",
+        "1.2_v",
+        "x%s",
+        "jalapeño",
+        "日",
+    ],
+)
+def test_a_text_is_a_literal_of_the_same_text(pg: PostgresProject, text: str) -> None:
+    """Whether it is quoted by the driver, or has nothing to quote."""
+    with pg.runner() as runner:
+        backend: Any = runner.backend
+        assert backend.fetch(f"SELECT {backend.literal(text)}::text") == [(text,)]

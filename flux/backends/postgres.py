@@ -225,7 +225,9 @@ class PostgresBackend(MigrationBackend):
         return self.driver.identifier(self.dbapi, name)
 
     def literal(self, text: str) -> str:
-        """A text as an SQL literal, quoted by the driver."""
+        """A text as an SQL literal, quoted by the driver where there is something to quote."""
+        if text.isascii() and f"_{text}".replace("-", "_").isidentifier():
+            return f"'{text}'"  # as most ids and all hashes are
         try:
             return self.driver.literal(self.dbapi, text)
         except UnicodeEncodeError as error:
