@@ -1125,5 +1125,5 @@ def test_a_dump_is_a_migration(pg_alone: PostgresProject, dumped_world: str, end
 def test_a_text_is_a_literal_of_the_same_text(pg: PostgresProject, text: str) -> None:
     """Whether it is quoted by the driver, or has nothing to quote."""
     with pg.runner() as runner:
-        backend: Any = runner.backend
+        backend = runner.backend
         assert backend.fetch(f"SELECT {backend.literal(text)}::text") == [(text,)]
