@@ -140,9 +140,9 @@ class BundleRun:
 
     def _part(self, step: Step) -> _Part:
         backend, script = self._backend, step.script
-        around = backend.sql.apply if step.action == "apply" else backend.sql.undo
         migration: Any = step.subject  # repeatables go alone
-        run = ScriptRun(backend, script, *around(migration))
+        record = backend.sql.insert if step.action == "apply" else backend.sql.delete
+        run = ScriptRun(backend, script, "", record(migration))  # the message has the guards
         statements, [message] = run.compose_in_one(script.text or "")
         return _Part(step, migration, run, statements, message)
 
@@ -175,12 +175,14 @@ class BundleRun:
 
     def _start(self, parts: Sequence[_Part]) -> str:
         """What stands before the first: the fence, the guards of all, the time."""
-        backend = self._backend
+        return f"{BEGIN}{self._backend.lock.take_fence}{self._guard(parts)}{TIME}COMMIT;\n"
+
+    def _guard(self, parts: Sequence[_Part]) -> str:
+        """SQL that fails where one of the parts has run already."""
         of: dict[str, list[Migration]] = {"apply": [], "undo": []}
         for part in parts:
             of[part.step.action].append(part.migration)
-        guard = backend.sql.guard(pending=of["apply"], applied=of["undo"])
-        return f"{BEGIN}{backend.lock.take_fence}{guard}{TIME}COMMIT;\n"
+        return self._backend.sql.guard(pending=of["apply"], applied=of["undo"])
 
     def _send(self, parts: Sequence[_Part], text: str, reached: Reached) -> None:
         backend, first = self._backend, parts[0]
@@ -199,6 +201,7 @@ class BundleRun:
     def _run_alone(self, part: _Part, failure: Exception | None = None, spent: float = 0.0) -> None:
         """Run one part; `failure` is how its first try ended, after `spent` seconds."""
         started = time.perf_counter()
+        part.run.guard = self._guard([part])
         part.run.run(failure)
         self._note(spent + time.perf_counter() - started)
 
