@@ -13,6 +13,8 @@ import psycopg2
 import pytest
 
 from flux.backends.postgres_lock import LockSQL
+from flux.exceptions import MigrationApplyError
+from flux.results import Event
 from tests.conftest import a_server
 from tests.postgres_project import PostgresProject
 from tests.postgres_server import PostgresServer
@@ -33,6 +35,8 @@ pytestmark = pytest.mark.xdist_group("broken servers")
 modes = pytest.mark.parametrize("mode", ["immediate", "fast"])
 Mode = Literal["immediate", "fast"]
 
+#: What flux sets itself, a file that names it has for itself: it shares no message.
+ALONE = "-- application_name\n"
 COUNTER = "CREATE TABLE counter (name text PRIMARY KEY, ran int);\n"
 
 
@@ -91,7 +95,7 @@ def is_true_of_nothing(state: str, step: str) -> bool:
 # In mid-migration ---------------------------------------------------------------------------
 
 KINDS = {
-    "text": {"002.sql": f"CREATE TABLE half ();\n{count('002')}{PASS_GATE}"},
+    "text": {"002.sql": f"{ALONE}CREATE TABLE half ();\n{count('002')}{PASS_GATE}"},
     "COPY": {
         "002.sql": f"CREATE TABLE half (x text);\nCOPY half FROM stdin;\na\n\\.\n"
         f"{count('002')}{PASS_GATE}"
@@ -122,6 +126,54 @@ def test_nothing_of_a_migration_outlives_its_server(
     out = pg_alone.succeed("apply")
     assert re.findall(r"^applied .*  (\S+)$", out, re.MULTILINE) == ["002", "003"]
     assert counts(pg_alone) == {"001": 1, "002": 1, "003": 1}
+
+
+@modes
+def test_what_shares_its_message_with_those_before_it(
+    pg_alone: PostgresProject, mode: Mode
+) -> None:
+    """Nothing is told of as done that the server may have lost; each is there as a whole or not."""
+    files = {f"{id}.sql": count(id) for id in ("002", "003", "005")}
+    pg_alone.add({"001.sql": COUNTER, **files, "004.sql": f"CREATE TABLE half ();\n{PASS_GATE}"})
+    with closed_gate(pg_alone), pg_alone.started("apply") as process:
+        at_the_gate(pg_alone)
+        with stopped(pg_alone, mode):
+            out, state = failed(pg_alone, process, "001")
+    assert out == ""
+    assert state == (
+        "the connection broke, and whether any of 001 to 005 took effect is not known; "
+        "`flux status` tells"
+    )
+    applied = pg_alone.applied()
+    assert applied == ["001", "002", "003"][: len(applied)]
+    assert pg_alone.tables() == (["counter"] if applied else [])
+    assert not applied or counts(pg_alone) == dict.fromkeys(applied[1:], 1)
+    pg_alone.succeed("apply")
+    assert counts(pg_alone) == {"002": 1, "003": 1, "005": 1}
+
+
+def test_what_is_told_of_stays(pg_alone: PostgresProject) -> None:
+    """Of a message of which one fails, and the server loses its power at that moment."""
+    pg_alone.query("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    pg_alone.query("SELECT pg_reload_conf()")
+    files = {f"{number:03}.sql": f"CREATE TABLE t{number} ();" for number in range(1, 6)}
+    pg_alone.add({**files, "004.sql": "SELECT 1 / 0"})
+    told: list[str] = []
+
+    def on_event(event: Event) -> None:
+        if event.kind == "done" and event.step is not None:
+            if not told:
+                pg_alone.postgres.server.stop("immediate")
+            told.append(event.step.name)
+
+    try:
+        with pytest.raises(MigrationApplyError), pg_alone.runner(on_event=on_event) as runner:
+            runner.apply_migrations()
+    finally:
+        pg_alone.postgres.server.start()
+        pg_alone.query("ALTER SYSTEM RESET wal_writer_delay")
+    assert told == ["001", "002", "003"]
+    assert (pg_alone.applied(), pg_alone.tables()) == (told, ["t1", "t2", "t3"])
 
 
 @modes
@@ -185,7 +237,8 @@ def test_a_commit_that_nobody_was_told_of_is_not_denied(
     pg_alone: PostgresProject, mode: Mode
 ) -> None:
     """The server dies when it has committed and not answered yet; nothing runs twice."""
-    pg_alone.add({"001.sql": COUNTER, "002.sql": count("002") + PASS_GATE, "003.sql": count("003")})
+    text = ALONE + count("002") + PASS_GATE
+    pg_alone.add({"001.sql": COUNTER, "002.sql": text, "003.sql": count("003")})
     with closed_gate(pg_alone) as open_gate, pg_alone.started("apply") as process:
         at_the_gate(pg_alone)
         with commits_that_hang(pg_alone):
@@ -193,7 +246,7 @@ def test_a_commit_that_nobody_was_told_of_is_not_denied(
             eventually(lambda: pg_alone.query(HANGING.format("flux")), "flux's COMMIT waits")
             with stopped(pg_alone, mode):
                 _, state = failed(pg_alone, process, "002")
-    assert state.startswith("the connection broke, and whether 002 or 003 took effect is not known")
+    assert state.startswith("the connection broke, and whether 002 took effect is not known")
     assert pg_alone.applied() == ["001", "002"]
     assert re.findall(r"^applied .*  (\S+)$", pg_alone.succeed("apply"), re.MULTILINE) == ["003"]
     assert counts(pg_alone) == {"002": 1, "003": 1}

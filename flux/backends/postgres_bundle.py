@@ -7,6 +7,10 @@ gone. The server ends a message at the first error; those before it are committe
 each tells first says that it has begun; of the one whose statements are all done, the history says
 whether it is committed.
 
+Only the last COMMIT waits for the disk, and so for what those before it have written, too. Nothing
+is told of before that; after an error, the wait is made up for. A server that crashes meanwhile
+may lose some at the end, each as a whole, with its row: as if it had crashed a moment earlier.
+
 The server parses a message before it runs any of it. Where that fails, those before the faulty one
 go once more, and then that one alone, so that the error is the one that it has alone. One that
 others keep from a lock comes again alone; the message was its first attempt.
@@ -26,6 +30,7 @@ from flux.backends.postgres_flags import STRIKE_ANY
 from flux.backends.postgres_leftovers import Leftovers
 from flux.backends.postgres_lock import BEGIN, FENCE_SETTING
 from flux.backends.postgres_message import TIME, Message, Reached
+from flux.backends.postgres_outcome import wait_for_disk
 from flux.backends.postgres_run import ScriptRun, file_of, patience_for, settled_session
 from flux.backends.postgres_watch import shown
 from flux.backends.watch import Watched
@@ -51,6 +56,8 @@ _CHARACTERS = 256 * 1024
 #: Seconds; a script that waits no longer for a lock is watched more closely, and so alone.
 _LEAST_PATIENCE = 0.5
 
+_COMMIT = "COMMIT;\n"
+_COMMIT_AND_GO_ON = "SET LOCAL synchronous_commit = off;\nCOMMIT;\n"
 _END = f"{BEGIN}{TIME}COMMIT"
 
 
@@ -159,7 +166,8 @@ class BundleRun:
             return 1
         reached = Reached()
         start = self._start(parts)
-        text = start + "".join(part.message.text for part in parts) + _END
+        texts = (part.message.text for part in parts)
+        text = start + _COMMIT_AND_GO_ON.join(texts) + _COMMIT + _END
         started = time.perf_counter()
         try:
             self._send(parts, text, reached)
@@ -227,7 +235,8 @@ class BundleRun:
                 return self._run_some(parts[:before])
             self._run_alone(parts[0])
             return 1
-        done = self._count_done(parts, reached)
+        # Of a session that is gone, the server may be gone, too, with what it was at last.
+        done = 0 if self._backend.dbapi.closed else self._count_done(parts, reached)
         self._note_times(reached, done)
         if done == len(parts):
             return done
@@ -240,7 +249,7 @@ class BundleRun:
         return done + 1
 
     def _count_done(self, parts: Sequence[_Part], reached: Reached) -> int:
-        """How many of the parts are done.
+        """How many of the parts are done, and sure to stay.
 
         Where the next one has begun, one is committed, whatever became of its row. Of the last one
         that has, and of which no statement runs, the history is asked, if the connection still can.
@@ -251,24 +260,23 @@ class BundleRun:
             return len(parts)
         before = max(0, begun - 1)
         part = parts[before]
-        if not begun:
+        if not begun or backend.dbapi.closed:
             return before
+        wait_for_disk(backend)
         try:
-            reached.number = self._find_number(part, reached)
-            if backend.dbapi.closed or reached.number in range(1, len(part.statements) + 1):
+            reached.number = self._find_number(reached)
+            if reached.number in range(1, len(part.statements) + 1):
                 return before
             return before + _is_done(part.step, backend.read_state().applied)
         except (backend.driver_error, DatabaseUnavailableError):
             backend.dbapi.close()  # so that a new connection reads it
             return before
 
-    def _find_number(self, part: _Part, reached: Reached) -> int | None:
-        """The number of the statement that was reached in a part; None where that is not known."""
+    def _find_number(self, reached: Reached) -> int | None:
+        """The number of the statement that was reached in what has begun last; None of none."""
         backend = self._backend
         if not backend.held.is_direct:
             return reached.number
-        if backend.dbapi.closed:
-            return backend.watcher.last_seen(part.run.script)
         rows = backend.fetch(STRIKE_ANY)
         return rows[0][0] if rows else None
 
@@ -290,7 +298,8 @@ def _is_done(step: Step, applied: Container[str]) -> bool:
 
 def _starts(parts: Sequence[_Part], first: int) -> list[int]:
     """Where each of the parts begins in their message, in which the first one does at `first`."""
-    return list(accumulate((len(part.message.text) for part in parts[:-1]), initial=first))
+    lengths = (len(part.message.text) + len(_COMMIT_AND_GO_ON) for part in parts[:-1])
+    return list(accumulate(lengths, initial=first))
 
 
 def _moved(part: _Part, start: int) -> _Part:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
+from flux.backends.postgres_lock import BEGIN
 from flux.exceptions import DatabaseUnavailableError
 from flux.plan import DatabaseState
 
@@ -44,9 +45,21 @@ def read_state_behind_fence(backend: PostgresBackend, ran_in: int | None) -> Dat
                 f"BEGIN; SET LOCAL lock_timeout = '{_FENCE_WITHIN}s';\n"
                 f"{backend.lock.take_fence}COMMIT"
             )
+            wait_for_disk(backend)
             return backend.read_state()
         except (backend.driver_error, DatabaseUnavailableError):
             return None
+
+
+def wait_for_disk(backend: PostgresBackend) -> None:
+    """Wait until all that is committed is on the disk, also by a COMMIT that has not waited for it.
+
+    A transaction that writes does that at its end. This one writes nothing but a message to nobody.
+    """
+    message = "SELECT pg_catalog.pg_logical_emit_message(true, 'flux', 'what is committed stays')"
+    with suppress(backend.driver_error):  # without a right to it: the server writes it in a moment
+        backend.run_sql(f"{BEGIN}{message};\nCOMMIT")
+    backend.roll_back()
 
 
 def was_committed(backend: PostgresBackend, transaction: int) -> bool:

@@ -134,7 +134,7 @@ class ScriptRun:
         )
 
     def compose_in_one(self, text: str) -> Composed:
-        """Its text as one message that commits it, of several that are sent together. Pure.
+        """Its transaction as one message but for the COMMIT, for a message of several. Pure.
 
         The guard is not in it: the message looks for all of them before the first. It tells the
         time at which it begins. The text must have no RESET.
@@ -146,8 +146,7 @@ class ScriptRun:
             closing=CHECK_CONSTRAINTS
             + _require_lock(backend.lock.fence_noted, backend.lock, backend.held)
             + backend.session.restore
-            + self.record
-            + "COMMIT;\n",
+            + self.record,
             marking=_timed(flagging if backend.held.is_direct else marking),
             longest=sys.maxsize,
         )

@@ -126,10 +126,6 @@ class Watcher:
         number = self._reached[0]
         return self._statements[number - 1] if number and number <= len(self._statements) else None
 
-    def last_seen(self, script: Script) -> int | None:
-        """The number of the statement of a script at which a look has found it last, if one has."""
-        return self._reached[0] if self._script is script else None
-
     @contextmanager
     def looking(self) -> Iterator[Callable[[], Sight]]:
         """A function that asks the database, and does not raise; for the time of one script.
