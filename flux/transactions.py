@@ -6,6 +6,7 @@ whole file says the same, and is taken as flux's own; any other transaction cont
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ _OTHER = (("ROLLBACK",), ("ABORT",), ("PREPARE", "TRANSACTION"))
 _CONTROLS = {
     dialect: frozenset((*opening, *_CLOSING, *_OTHER)) for dialect, opening in _OPENING.items()
 }
+#: A word that all transaction control begins with.
+_MENTIONS_CONTROL = rf"(?i)\b(?:{'|'.join(sorted({words[0] for words in _CONTROLS['generic']}))})\b"
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
 
@@ -34,6 +37,14 @@ class Unwrapped(NamedTuple):
 
     statements: list[Statement]
     modes: str = ""
+
+
+def mentions_control(text: str) -> bool:
+    """Whether a text may hold transaction control; the word is enough, also in a comment.
+
+    Without one it holds none, and no outermost pair: its statements need not be looked at.
+    """
+    return re.search(_MENTIONS_CONTROL, text) is not None
 
 
 def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
