@@ -24,8 +24,11 @@ _OTHER = (("ROLLBACK",), ("ABORT",), ("PREPARE", "TRANSACTION"))
 _CONTROLS = {
     dialect: frozenset((*opening, *_CLOSING, *_OTHER)) for dialect, opening in _OPENING.items()
 }
-#: A word that all transaction control begins with.
-_MENTIONS_CONTROL = rf"(?i)\b(?:{'|'.join(sorted({words[0] for words in _CONTROLS['generic']}))})\b"
+# Words that all of it begins with; few words have such a first letter.
+_FIRST_WORDS = sorted({words[0] for words in _CONTROLS["generic"]})
+_MENTIONS_CONTROL = (
+    rf"(?i)\b(?=[{''.join(word[0] for word in _FIRST_WORDS)}])(?:{'|'.join(_FIRST_WORDS)})\b"
+)
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
 

@@ -72,6 +72,7 @@ _WAYS: dict[str, Way] = {
 }
 
 _MENTIONS_PRAGMA = "(?i:pragma)"
+_MENTIONS_REFERENCES = "(?i:references)"
 
 
 class BusyError(sqlite3.OperationalError):
@@ -116,7 +117,7 @@ class SQLiteBackend(MigrationBackend):
     def _foreign_keys(self) -> ForeignKeys:
         from flux.backends.sqlite_foreign_keys import ForeignKeys
 
-        return ForeignKeys(self.fetch)
+        return ForeignKeys(self.fetch, flux_s_own=self._handed_in is None)
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> SQLiteBackend:
@@ -250,6 +251,8 @@ class SQLiteBackend(MigrationBackend):
     def _session(self, script: Script) -> Iterator[None]:
         """The settings that a script runs with; what it changes of them ends with it."""
         touches_settings = script.text is None or bool(re.search(_MENTIONS_PRAGMA, script.text))
+        if touches_settings or re.search(_MENTIONS_REFERENCES, script.text or ""):
+            self._foreign_keys.expect_new()
         names = _SESSION_PRAGMAS if touches_settings else ("foreign_keys",)
         before = {name: self.fetch(f"PRAGMA {name}") for name in names}
         wanted = int(script.directives.foreign_keys)
