@@ -24,11 +24,10 @@ _OTHER = (("ROLLBACK",), ("ABORT",), ("PREPARE", "TRANSACTION"))
 _CONTROLS = {
     dialect: frozenset((*opening, *_CLOSING, *_OTHER)) for dialect, opening in _OPENING.items()
 }
-# Words that all of it begins with; few words have such a first letter.
+# The words that all of it begins with. Few other words have such a letter in front.
 _FIRST_WORDS = sorted({words[0] for words in _CONTROLS["generic"]})
-_MENTIONS_CONTROL = (
-    rf"(?i)\b(?=[{''.join(word[0] for word in _FIRST_WORDS)}])(?:{'|'.join(_FIRST_WORDS)})\b"
-)
+_BEGINS_AS_CONTROL = rf"(?i:{'|'.join(_FIRST_WORDS)})"
+_MENTIONS_CONTROL = rf"\b(?i:(?=[{''.join(word[0] for word in _FIRST_WORDS)}]){_BEGINS_AS_CONTROL}\b)"
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
 
@@ -43,10 +42,7 @@ class Unwrapped(NamedTuple):
 
 
 def mentions_control(text: str) -> bool:
-    """Whether a text may hold transaction control; the word is enough, also in a comment.
-
-    Without one it holds none, and no outermost pair: its statements need not be looked at.
-    """
+    """Whether a text may hold transaction control; the word is enough, also in a comment."""
     return re.search(_MENTIONS_CONTROL, text) is not None
 
 
@@ -72,11 +68,22 @@ def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
 
 
 def _is_pragma(statement: Statement) -> bool:
-    return leading_words(statement.text, "sqlite")[:1] == ("PRAGMA",)
+    text = statement.text
+    return text[:6].upper() == "PRAGMA" and leading_words(text, "sqlite")[:1] == ("PRAGMA",)
+
+
+def _may_control(statement: Statement) -> bool:
+    """Whether a statement begins as transaction control does; most do not, and that is said fast.
+
+    Nothing stands before the first word of a statement, not even a comment.
+    """
+    return re.match(_BEGINS_AS_CONTROL, statement.text) is not None
 
 
 def controls_transaction(statement: Statement, dialect: Dialect) -> bool:
     """Whether a statement begins or ends a transaction. Savepoints do not."""
+    if not _may_control(statement):
+        return False
     found = leading_words(statement.text, dialect)
     if found[:1] == ("ROLLBACK",) and "TO" in found[1:3]:
         return False
@@ -133,6 +140,8 @@ def _misplaced(statements: Sequence[Statement], dialect: Dialect) -> list[tuple[
 
 def opens_transaction(statement: Statement, dialect: Dialect) -> bool:
     """Whether a statement begins a transaction."""
+    if not _may_control(statement):
+        return False
     found = leading_words(statement.text, dialect)
     return found[:1] in _OPENING[dialect] or found[:2] in _OPENING[dialect]
 

@@ -356,10 +356,8 @@ class SQLiteBackend(MigrationBackend):
     ) -> list[Problem]:
         """Refuse transaction control in a file that runs inside flux's own transaction."""
         from flux.statements import without_commands
-        from flux.transactions import mentions_control, transaction_problems, unwrap
+        from flux.transactions import transaction_problems, unwrap
 
-        if script.text is None or not mentions_control(script.text):
-            return []
         statements = without_commands(pieces)
         if not script.directives.no_transaction:
             statements = unwrap(statements, "sqlite").statements
@@ -368,10 +366,10 @@ class SQLiteBackend(MigrationBackend):
     def apply_migration(self, content: str) -> None:
         """Run SQL text statement by statement: `executescript` would commit first."""
         from flux.statements import split, without_commands
-        from flux.transactions import mentions_control, unwrap
+        from flux.transactions import unwrap
 
         statements = without_commands(split(content, "sqlite"))
-        if self.dbapi.in_transaction and mentions_control(content):
+        if self.dbapi.in_transaction:
             statements = unwrap(statements, "sqlite").statements
         self.run_statements(statements, self._execute)
 
