@@ -27,7 +27,9 @@ _CONTROLS = {
 # The words that all of it begins with. Few other words have such a letter in front.
 _FIRST_WORDS = sorted({words[0] for words in _CONTROLS["generic"]})
 _BEGINS_AS_CONTROL = rf"(?i:{'|'.join(_FIRST_WORDS)})"
-_MENTIONS_CONTROL = rf"\b(?i:(?=[{''.join(word[0] for word in _FIRST_WORDS)}]){_BEGINS_AS_CONTROL}\b)"
+_MENTIONS_CONTROL = (
+    rf"\b(?i:(?=[{''.join(word[0] for word in _FIRST_WORDS)}]){_BEGINS_AS_CONTROL}\b)"
+)
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
 

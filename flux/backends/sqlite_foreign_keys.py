@@ -1,9 +1,9 @@
 """Foreign keys on SQLite: which rows refer to nothing, before a batch and after each migration.
 
-To check them takes the longer the more tables there are, also where none has a foreign key. There
-it is not done: SQLite keeps the text of each table, which has the word REFERENCES in it for every
-foreign key; a script that makes one has the word, too, or a PRAGMA by which the text can be written.
-What another connection makes meanwhile changes `data_version`.
+To check them takes longer the more tables there are, and is left out where no table can have a
+foreign key. SQLite keeps the text of each table, in which every foreign key has the word
+REFERENCES; a script that makes one has the word, too, or a PRAGMA that lets it write the text in
+pieces. What another connection commits changes `data_version`.
 """
 
 from __future__ import annotations
