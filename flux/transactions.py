@@ -24,11 +24,11 @@ _OTHER = (("ROLLBACK",), ("ABORT",), ("PREPARE", "TRANSACTION"))
 _CONTROLS = {
     dialect: frozenset((*opening, *_CLOSING, *_OTHER)) for dialect, opening in _OPENING.items()
 }
-# The words that all of it begins with. Few other words have such a letter in front.
-_FIRST_WORDS = sorted({words[0] for words in _CONTROLS["generic"]})
-_BEGINS_AS_CONTROL = rf"(?i:{'|'.join(_FIRST_WORDS)})"
+# The words that all of it begins with; few other words have such a letter in front.
+_FIRST_WORDS = tuple(sorted({words[0] for words in _CONTROLS["generic"]}))
+_LONGEST = max(map(len, _FIRST_WORDS))
 _MENTIONS_CONTROL = (
-    rf"\b(?i:(?=[{''.join(word[0] for word in _FIRST_WORDS)}]){_BEGINS_AS_CONTROL}\b)"
+    rf"(?i)\b(?=[{''.join(word[0] for word in _FIRST_WORDS)}])(?:{'|'.join(_FIRST_WORDS)})\b"
 )
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
@@ -79,7 +79,7 @@ def _may_control(statement: Statement) -> bool:
 
     Nothing stands before the first word of a statement, not even a comment.
     """
-    return re.match(_BEGINS_AS_CONTROL, statement.text) is not None
+    return statement.text[:_LONGEST].upper().startswith(_FIRST_WORDS)
 
 
 def controls_transaction(statement: Statement, dialect: Dialect) -> bool:
