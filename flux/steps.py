@@ -66,20 +66,22 @@ class _Bundle:
         first, self._told = self._told, len(self._seconds)
         if first == self._told:
             return
-        with ExitStack() as telling:
-            for next_one in self.left[:1]:
-                telling.callback(self._emit, Event("start", next_one))
-            for number in reversed(range(first, self._told)):
-                step, seconds = self._steps[number], self._seconds[number]
-                telling.callback(self._emit, Event("done", step, seconds))
-                if number > first:
-                    telling.callback(self._emit, Event("start", step))
-            self.done += [
-                StepResult(step.action, step.name, seconds)
-                for step, seconds in zip(
-                    self._steps[first : self._told], self._seconds[first:], strict=True
-                )
-            ]
+        events = []
+        for step, seconds in zip(self._steps[first:], self._seconds[first:], strict=False):
+            events += [Event("start", step), Event("done", step, seconds)]
+            self.done.append(StepResult(step.action, step.name, seconds))
+        events += [Event("start", step) for step in self.left[:1]]
+        _tell_all(self._emit, iter(events[1:]))  # that the first one has begun is told already
+
+
+def _tell_all(emit: Callable[[Event], None], events: Iterator[Event]) -> None:
+    """Tell of events in order, also where what hears of one raises."""
+    try:
+        for event in events:
+            emit(event)
+    except BaseException:
+        _tell_all(emit, events)
+        raise
 
 
 class StepRunner:

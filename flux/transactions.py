@@ -6,6 +6,7 @@ whole file says the same, and is taken as flux's own; any other transaction cont
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from flux.exceptions import Problem
@@ -23,6 +24,12 @@ _OTHER = (("ROLLBACK",), ("ABORT",), ("PREPARE", "TRANSACTION"))
 _CONTROLS = {
     dialect: frozenset((*opening, *_CLOSING, *_OTHER)) for dialect, opening in _OPENING.items()
 }
+# The words that all of it begins with; few other words have such a letter in front.
+_FIRST_WORDS = tuple(sorted({words[0] for words in _CONTROLS["generic"]}))
+_LONGEST = max(map(len, _FIRST_WORDS))
+_MENTIONS_CONTROL = (
+    rf"(?i)\b(?=[{''.join(word[0] for word in _FIRST_WORDS)}])(?:{'|'.join(_FIRST_WORDS)})\b"
+)
 _NOISE = {"WORK", "TRANSACTION", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"}
 
 
@@ -34,6 +41,11 @@ class Unwrapped(Record):
 
     statements: list[Statement]
     modes: str = ""
+
+
+def mentions_control(text: str) -> bool:
+    """Whether a text may hold transaction control; the word is enough, also in a comment."""
+    return re.search(_MENTIONS_CONTROL, text) is not None
 
 
 def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
@@ -58,11 +70,22 @@ def unwrap(statements: Sequence[Statement], dialect: Dialect) -> Unwrapped:
 
 
 def _is_pragma(statement: Statement) -> bool:
-    return leading_words(statement.text, "sqlite")[:1] == ("PRAGMA",)
+    text = statement.text
+    return text[:6].upper() == "PRAGMA" and leading_words(text, "sqlite")[:1] == ("PRAGMA",)
+
+
+def _may_control(statement: Statement) -> bool:
+    """Whether a statement begins as transaction control does; most do not, and that is said fast.
+
+    Nothing stands before the first word of a statement, not even a comment.
+    """
+    return statement.text[:_LONGEST].upper().startswith(_FIRST_WORDS)
 
 
 def controls_transaction(statement: Statement, dialect: Dialect) -> bool:
     """Whether a statement begins or ends a transaction. Savepoints do not."""
+    if not _may_control(statement):
+        return False
     found = leading_words(statement.text, dialect)
     if found[:1] == ("ROLLBACK",) and "TO" in found[1:3]:
         return False
@@ -119,6 +142,8 @@ def _misplaced(statements: Sequence[Statement], dialect: Dialect) -> list[tuple[
 
 def opens_transaction(statement: Statement, dialect: Dialect) -> bool:
     """Whether a statement begins a transaction."""
+    if not _may_control(statement):
+        return False
     found = leading_words(statement.text, dialect)
     return found[:1] in _OPENING[dialect] or found[:2] in _OPENING[dialect]
 

@@ -26,7 +26,7 @@ from flux.migration import AppliedMigration, Migration, Script
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, ParamSpec, TypeVar
+    from typing import Any, ClassVar, TypeVar
 
     from flux.backends.sqlite_foreign_keys import ForeignKeys
     from flux.backends.sqlite_scratch import SQLiteScratchPlace
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from flux.statements import Dialect, MetaCommand, Statement
     from flux.units import Way
 
-    _Args = ParamSpec("_Args")
     _Result = TypeVar("_Result")
 
 DEFAULT_TABLE = "_flux_migrations"
@@ -73,6 +72,7 @@ _WAYS: dict[str, Way] = {
 }
 
 _MENTIONS_PRAGMA = "(?i:pragma)"
+_MENTIONS_REFERENCES = "(?i:references)"
 
 
 class BusyError(sqlite3.OperationalError):
@@ -117,7 +117,7 @@ class SQLiteBackend(MigrationBackend):
     def _foreign_keys(self) -> ForeignKeys:
         from flux.backends.sqlite_foreign_keys import ForeignKeys
 
-        return ForeignKeys(self.fetch)
+        return ForeignKeys(self.fetch, flux_s_own=self._handed_in is None)
 
     @classmethod
     def from_config(cls, config: FluxConfig, connection_uri: str) -> SQLiteBackend:
@@ -251,17 +251,21 @@ class SQLiteBackend(MigrationBackend):
     def _session(self, script: Script) -> Iterator[None]:
         """The settings that a script runs with; what it changes of them ends with it."""
         touches_settings = script.text is None or bool(re.search(_MENTIONS_PRAGMA, script.text))
+        if touches_settings or re.search(_MENTIONS_REFERENCES, script.text or ""):
+            self._foreign_keys.expect_new()
         names = _SESSION_PRAGMAS if touches_settings else ("foreign_keys",)
         before = {name: self.fetch(f"PRAGMA {name}") for name in names}
-        on = "ON" if script.directives.foreign_keys else "OFF"
-        self.run_sql(f"PRAGMA foreign_keys = {on}")
+        wanted = int(script.directives.foreign_keys)
+        is_other = before["foreign_keys"] != [(wanted,)]
+        if is_other:  # to set it, also to what it is, has SQLite compile its statements anew
+            self.run_sql(f"PRAGMA foreign_keys = {wanted}")
         try:
-            with _kept(self.dbapi, "isolation_level"):
+            with _kept(self.dbapi, *["isolation_level"] if script.function else []):
                 yield
         finally:
             for name, rows in before.items():
                 # What the script cannot have touched is as it was set above.
-                if not touches_settings or self.fetch(f"PRAGMA {name}") != rows:
+                if self.fetch(f"PRAGMA {name}") != rows if touches_settings else is_other:
                     self.run_sql(f"PRAGMA {name} = {rows[0][0]}")
 
     def run_sql(self, sql: str) -> None:
@@ -272,19 +276,17 @@ class SQLiteBackend(MigrationBackend):
         """The rows that one query of flux's own gives; waits while the database is busy."""
         return self._patiently(super().fetch, sql)
 
-    def _patiently(
-        self, act: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
-    ) -> _Result:
+    def _patiently(self, act: Callable[[str], _Result], sql: str) -> _Result:
         """Do it again while the database is busy, for `busy_timeout` seconds in all."""
-        deadline = time.monotonic() + self.busy_timeout
+        started = time.monotonic()
         announced = False
         while True:
             try:
-                return act(*args, **kwargs)
+                return act(sql)
             except sqlite3.OperationalError as error:
                 if not _is_busy(error):
                     raise
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= started + self.busy_timeout:
                     raise BusyError(
                         "the database is busy: another connection kept it locked for "
                         f"{self.busy_timeout:g} s"
@@ -399,18 +401,23 @@ class SQLiteBackend(MigrationBackend):
 
     def execute(self, script: Script) -> None:
         """Run a script, and see that the transaction it found, or none, is open at its end."""
+        run = self._execute_inside if self.dbapi.in_transaction else self._execute_outside
+        if script.function is None:  # SQL does not reach what the connection is set to in Python
+            run(script)
+            return
         with _kept(self.dbapi, "text_factory", "row_factory"):
-            if self.dbapi.in_transaction:
-                self._execute_inside(script)
-            else:
-                self._execute_outside(script)
+            run(script)
 
     def _execute_inside(self, script: Script) -> None:
         # Commit or rollback by the script itself takes the savepoint away.
-        if script.function is None:
-            self.run_sql("SAVEPOINT flux_migration")
+        if script.text is not None:
+            from flux.transactions import mentions_control
+
+            may_end = mentions_control(script.text)
+            if may_end:
+                self.run_sql("SAVEPOINT flux_migration")
             super().execute(script)
-            if not self._is_released():
+            if may_end and not self._is_released():
                 raise TransactionEndedError
             return
         # A rollback, SQLite's own included, takes the table away; a commit leaves it.

@@ -1,4 +1,10 @@
-"""Foreign keys on SQLite: which rows refer to nothing, before a batch and after each migration."""
+"""Foreign keys on SQLite: which rows refer to nothing, before a batch and after each migration.
+
+To check them takes longer the more tables there are, and is left out where no table can have a
+foreign key. SQLite keeps the text of each table, in which every foreign key has the word
+REFERENCES; a script that makes one has the word, too, or a PRAGMA that lets it write the text in
+pieces. What another connection commits changes `data_version`.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +26,39 @@ class ForeignKeyError(sqlite3.IntegrityError):
 class ForeignKeys:
     """The violations in a database, by way of `fetch`, which gives the rows of a query.
 
-    Those that were there before the batch are not held against a migration.
+    Those that were there before the batch are not held against a migration. On a connection that
+    is `flux_s_own`, nothing runs between the scripts that flux does not know of.
     """
 
-    def __init__(self, fetch: Callable[[str], list[Any]]) -> None:
+    def __init__(self, fetch: Callable[[str], list[Any]], *, flux_s_own: bool) -> None:
         self._fetch = fetch
+        self._is_own = flux_s_own
         self._known: Counter[Any] | None = None
+        #: Whether a script of the batch may have made a foreign key.
+        self._may_be_made = not flux_s_own
+        #: The `data_version` at which no table had a foreign key; None where one may have one.
+        self._free: int | None = None
 
     def forget(self) -> None:
         """Forget what was there before: another batch begins."""
-        self._known = None
+        self._known = self._free = None
+        self._may_be_made = not self._is_own
+
+    def expect_new(self) -> None:
+        """Note that the script that runs next may make a foreign key, in a transaction or not."""
+        self._may_be_made, self._free = True, None
 
     def note(self) -> None:
-        """Note what is there before the first migration of a batch."""
+        """Note what is there before the first migration of a batch, within its transaction."""
         if self._known is None:
             self._known = self._violations()
+            if not self._may_be_made and not self._has_any():
+                self._free = self._data_version()
 
     def check(self) -> None:
         """Raise `ForeignKeyError` for violations that were not there before."""
+        if self._free is not None and self._free == self._data_version():
+            return
         violations = self._violations()
         if new := violations - (self._known or Counter()):
             (table, parent, values), count = next(iter(new.items()))
@@ -50,6 +71,16 @@ class ForeignKeys:
                 + (f", and {more} more" if more else "")
             )
         self._known = violations
+
+    def _has_any(self) -> bool:
+        """Whether a table may have a foreign key."""
+        texts = "FROM main.sqlite_master WHERE instr(lower(sql), 'references')"
+        return bool(self._fetch(f"SELECT 1 {texts} LIMIT 1"))
+
+    def _data_version(self) -> int:
+        """A number that changes with what other connections commit."""
+        [(version,)] = self._fetch("PRAGMA main.data_version")
+        return int(version)
 
     def _violations(self) -> Counter[Any]:
         """Each violation by table, parent and the values of the key: rebuilds change rowids."""

@@ -52,12 +52,19 @@ class Watched(Record):
 
 
 class _Watch:
-    """The time that one script runs. The watcher's lock guards `has_begun`."""
+    """The time that one script runs."""
 
-    def __init__(self, patience: float) -> None:
-        self.look_at = time.monotonic() + patience
-        #: Whether the thread has begun to look.
-        self.has_begun = False
+    def __init__(self, look_at: float) -> None:
+        self.look_at = look_at
+        #: The look of the thread, once it has begun, which the watcher's lock guards: most scripts
+        #: are over before, and have no use for what it takes to make one.
+        self.look: _Look | None = None
+
+
+class _Look:
+    """The time that the thread looks at a script."""
+
+    def __init__(self) -> None:
         #: Whether the script has ended, and whether the thread looks no more.
         self.over = threading.Event()
         self.left = threading.Event()
@@ -97,7 +104,7 @@ class Watcher:
         self._following = {}
         self._started = time.monotonic()
         self._reached = (None, self._started)
-        watch = _Watch(min(patience, REPORT_AFTER))
+        watch = _Watch(self._started + min(patience, REPORT_AFTER))
         self._begin(watch)
         if patience < _TICK:
             self._wake.set()
@@ -147,13 +154,15 @@ class Watcher:
                 self._thread.start()
 
     def _end(self, watch: _Watch) -> None:
-        watch.over.set()
         with self._lock:
             self._watch = None
-        if not watch.has_begun or watch.left.wait(_END_WITHIN):
+        if (look := watch.look) is None:
+            return
+        look.over.set()
+        if look.left.wait(_END_WITHIN):
             return
         self.hang_up()
-        if not watch.left.wait(_END_WITHIN):
+        if not look.left.wait(_END_WITHIN):
             self._thread = None  # it hangs: the next script gets another one
 
     def _work(self) -> None:
@@ -167,30 +176,30 @@ class Watcher:
                     self._thread = None
                     return
                 pause = watch.look_at - time.monotonic()
-                watch.has_begun = pause <= 0
-            if pause > 0:
+                watch.look = look = _Look() if pause <= 0 else None
+            if look is None:
                 self._wake.wait(min(pause, _TICK))
                 self._wake.clear()
                 continue
             try:
-                self._look_at(watch)
+                self._look_at(look.over)
             finally:
-                watch.left.set()
+                look.left.set()
 
-    def _look_at(self, watch: _Watch) -> None:
+    def _look_at(self, over: threading.Event) -> None:
         began = looked = self._started
         with self.looking() as look:
-            while not watch.over.is_set():
+            while not over.is_set():
                 before, looked = looked, time.monotonic()
                 sight = look()
-                if watch.over.is_set():
+                if over.is_set():
                     return
                 self.seen = sight
                 self._follow(sight, before)
                 # Not by the clock of the script: of many short ones the first is told of, too.
                 if time.monotonic() - began >= REPORT_AFTER:
                     self._report(self._progress(sight))
-                watch.over.wait(_LOOK_EVERY)
+                over.wait(_LOOK_EVERY)
 
     def _follow(self, sight: Sight, before: float) -> None:
         """Note what is reached; it was at some time since the look before."""
