@@ -3,9 +3,8 @@
 Each is in a transaction of its own, as it would be alone: BEGIN, the fence, its text, the check
 that the lock is still ours, its record, COMMIT. The guards of all stand before the first, behind
 the fence: what a killed run still has under way then can commit nothing any more, as its lock is
-gone. The server ends a message at the first error; those before it are committed. The time that
-each tells first says that it has begun; of the one whose statements are all done, the history says
-whether it is committed.
+gone. The server ends a message at the first error; those before it are committed. The marks say
+which statement of which migration that was; where it was none, the history says what is committed.
 
 Only the last COMMIT waits for the disk, and so for what those before it have written, too. Nothing
 is told of before that; after an error, the wait is made up for. A server that crashes meanwhile
@@ -23,13 +22,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Container, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_flags import STRIKE_ANY
 from flux.backends.postgres_leftovers import Leftovers
 from flux.backends.postgres_lock import BEGIN, FENCE_SETTING
-from flux.backends.postgres_message import TIME, Message, Reached
+from flux.backends.postgres_message import Message, Reached, microseconds, tell_time
 from flux.backends.postgres_outcome import wait_for_disk
 from flux.backends.postgres_run import ScriptRun, file_of, patience_for, settled_session
 from flux.backends.postgres_watch import shown
@@ -58,7 +57,9 @@ _LEAST_PATIENCE = 0.5
 
 _COMMIT = "COMMIT;\n"
 _COMMIT_AND_GO_ON = "SET LOCAL synchronous_commit = off;\nCOMMIT;\n"
-_END = f"{BEGIN}{TIME}COMMIT"
+#: The numbers of statements in a message: those of each migration begin so far apart. A text has
+#: fewer, for each takes two characters at least.
+_APART = _CHARACTERS
 
 
 class Pace:
@@ -122,6 +123,29 @@ class _Part(Record):
     run: ScriptRun
     statements: list[Statement]
     message: Message
+    #: The number that its first statement has in the message.
+    first: int
+
+    def number_of(self, place: int) -> int | None:
+        """The number in its script of a statement, by that in the message; None of another's."""
+        number = place - self.first + 1
+        return number if 1 <= number <= len(self.statements) else None
+
+
+class _Found(Record):
+    """What is found of a message that has failed: when each part was done that is.
+
+    `number` is that of the statement of the next one that was reached; None where it was none.
+    A moment is in seconds since 1970; None where it is not known.
+    """
+
+    number: int | None = None
+    moments: Sequence[float | None] = ()
+
+    @property
+    def done(self) -> int:
+        """How many are."""
+        return len(self.moments)
 
 
 class BundleRun:
@@ -143,15 +167,15 @@ class BundleRun:
         self._note = note
         # None of them leaves anything but settings.
         backend.session = backend.session.before(steps[0].script, backend)
-        self._parts = [self._part(step) for step in steps]
+        self._parts = [self._part(step, n * _APART + 1) for n, step in enumerate(steps)]
 
-    def _part(self, step: Step) -> _Part:
+    def _part(self, step: Step, first: int) -> _Part:
         backend, script = self._backend, step.script
         migration: Any = step.subject  # repeatables go alone
         record = backend.sql.insert if step.action == "apply" else backend.sql.delete
         run = ScriptRun(backend, script, "", record(migration))  # the message has the guards
-        statements, [message] = run.compose_in_one(script.text or "")
-        return _Part(step, migration, run, statements, message)
+        statements, [message] = run.compose_in_one(script.text or "", first)
+        return _Part(step, migration, run, statements, message, first)
 
     def run(self) -> None:
         """Run them all."""
@@ -167,23 +191,35 @@ class BundleRun:
         reached = Reached()
         start = self._start(parts)
         texts = (part.message.text for part in parts)
-        text = start + _COMMIT_AND_GO_ON.join(texts) + _COMMIT + _END
-        started = time.perf_counter()
+        text = start + _COMMIT_AND_GO_ON.join(texts) + _COMMIT + self._end
+        began = time.perf_counter()
         try:
             self._send(parts, text, reached)
         except self._backend.driver_error as error:
             starts = _starts(parts, len(start))
-            return self._after(parts, starts, reached, error, time.perf_counter() - started)
+            return self._after(parts, starts, reached, error, time.perf_counter() - began)
         except KeyboardInterrupt:
-            self._note_times(reached, self._count_done(parts, reached))
+            self._note_found(self._find(parts, reached), reached, time.perf_counter() - began)
             raise
-        self._note_times(reached, len(parts))
-        self._pace.note(len(parts), time.perf_counter() - started)
+        first, *written, last = reached.times
+        for seconds in _durations(first, _moments(parts, written), last):
+            self._note(seconds)
+        self._pace.note(len(parts), time.perf_counter() - began)
         return len(parts)
 
     def _start(self, parts: Sequence[_Part]) -> str:
         """What stands before the first: the fence, the guards of all, the time."""
-        return f"{BEGIN}{self._backend.lock.take_fence}{self._guard(parts)}{TIME}COMMIT;\n"
+        return f"{BEGIN}{self._backend.lock.take_fence}{self._guard(parts)}{tell_time()}COMMIT;\n"
+
+    @property
+    def _end(self) -> str:
+        """What stands behind the last: when each row was written, and the time."""
+        moment = f"{microseconds('h.applied_at')}::pg_catalog.text"
+        written = (
+            f"(SELECT coalesce(pg_catalog.string_agg({moment}, ' ' ORDER BY h.applied_at), '') "
+            f"FROM {self._backend.table} h WHERE h.applied_at >= pg_catalog.statement_timestamp())"
+        )
+        return f"{BEGIN}{tell_time(written)}COMMIT"
 
     def _guard(self, parts: Sequence[_Part]) -> str:
         """SQL that fails where one of the parts has run already."""
@@ -213,10 +249,6 @@ class BundleRun:
         part.run.run(failure)
         self._note(spent + time.perf_counter() - started)
 
-    def _note_times(self, reached: Reached, count: int) -> None:
-        for seconds in [*_times(reached), *[0.0] * count][:count]:
-            self._note(seconds)
-
     def _after(
         self,
         parts: Sequence[_Part],
@@ -235,61 +267,82 @@ class BundleRun:
                 return self._run_some(parts[:before])
             self._run_alone(parts[0])
             return 1
-        # Of a session that is gone, the server may be gone, too, with what it was at last.
-        done = 0 if self._backend.dbapi.closed else self._count_done(parts, reached)
-        self._note_times(reached, done)
-        if done == len(parts):
-            return done
-        part = _moved(parts[done], starts[done])
-        number = reached.number if done == _count_begun(reached) - 1 else None
-        failure = statement_error(error, part.message, len(part.statements), number)
+        found = self._find(parts, reached)
+        left = seconds - self._note_found(found, reached, seconds)
+        if found.done == len(parts):
+            return found.done
+        part = _moved(parts[found.done], starts[found.done])
+        failure = statement_error(error, part.message, len(part.statements), found.number)
         failure.__cause__ = error
-        spent = seconds - sum(_times(reached)[:done])
-        self._run_alone(part, meaning(failure), max(0.0, spent))
-        return done + 1
+        self._run_alone(part, meaning(failure), left)
+        return found.done + 1
 
-    def _count_done(self, parts: Sequence[_Part], reached: Reached) -> int:
-        """How many of the parts are done, and sure to stay.
+    def _find(self, parts: Sequence[_Part], reached: Reached) -> _Found:
+        """What is done of a message that has failed, once it is sure to stay.
 
-        Where the next one has begun, one is committed, whatever became of its row. Of the last one
-        that has, and of which no statement runs, the history is asked, if the connection still can.
+        Of a session that is gone, nothing is known: the server may be gone, too, with what it was
+        at last. Who looks again on a new connection finds out.
         """
         backend = self._backend
-        begun = _count_begun(reached)
-        if begun > len(parts):  # the end of all
-            return len(parts)
-        before = max(0, begun - 1)
-        part = parts[before]
-        if not begun or backend.dbapi.closed:
-            return before
+        if backend.dbapi.closed:
+            return _Found()
         wait_for_disk(backend)
         try:
-            reached.number = self._find_number(reached)
-            if reached.number in range(1, len(part.statements) + 1):
-                return before
-            return before + _is_done(part.step, backend.read_state().applied)
+            place = self._find_place(reached)
+            applied = backend.read_state().applied
         except (backend.driver_error, DatabaseUnavailableError):
             backend.dbapi.close()  # so that a new connection reads it
-            return before
+            return _Found()
+        numbers = [part.number_of(place) for part in parts] if place is not None else []
+        number = next(filter(None, numbers), None)
+        done = numbers.index(number) if number is not None else _count_done(parts, applied)
+        rows = [applied.get(part.step.name) for part in parts[:done]]
+        return _Found(number, [row and row.applied_at.timestamp() for row in rows])
 
-    def _find_number(self, reached: Reached) -> int | None:
-        """The number of the statement that was reached in what has begun last; None of none."""
+    def _find_place(self, reached: Reached) -> int | None:
+        """The number in the message of the statement that was reached; None of none."""
         backend = self._backend
         if not backend.held.is_direct:
             return reached.number
         rows = backend.fetch(STRIKE_ANY)
         return rows[0][0] if rows else None
 
+    def _note_found(self, found: _Found, reached: Reached, seconds: float) -> float:
+        """Note those that are done of a message that took so many `seconds`; what they took."""
+        start = reached.times[0] if reached.times else 0.0
+        durations = _durations(start, found.moments, start + seconds)
+        for duration in durations:
+            self._note(duration)
+        return min(sum(durations), seconds)
 
-def _count_begun(reached: Reached) -> int:
-    """How many have come to their first marker; the end of the message counts as one, too."""
-    return max(0, len(reached.times) - 1)
+
+def _moments(parts: Sequence[_Part], written: Sequence[float]) -> list[float | None]:
+    """When each part was done, by when their rows were written; None where there is none."""
+    applied = [part.step.action == "apply" for part in parts]
+    if len(written) != sum(applied):  # one has deleted another's
+        return [None] * len(parts)
+    moments = iter(written)
+    return [next(moments) if is_applied else None for is_applied in applied]
 
 
-def _times(reached: Reached) -> list[float]:
-    """The seconds that each part took behind which the next one, or the end, has begun."""
-    moments = [*reached.times[:1], *reached.times[2:]]
-    return [max(0.0, after - before) for before, after in pairwise(moments)]
+def _durations(start: float, moments: Sequence[float | None], end: float) -> list[float]:
+    """The seconds that each of some took that were done at these moments, in order.
+
+    Those of which it is not known share the time until the next that is, or the end.
+    """
+    durations: list[float] = []
+    for count, moment in enumerate([*moments, end], 1):
+        if moment is not None:
+            share = count - len(durations)
+            durations += [max(0.0, moment - start) / share] * share
+            start = moment
+    return durations[: len(moments)]
+
+
+def _count_done(parts: Sequence[_Part], applied: Container[str]) -> int:
+    """How many are done, by the history: they ran in order, whatever became of their rows."""
+    done = (n for n, part in enumerate(parts, 1) if _is_done(part.step, applied))
+    return max(done, default=0)
 
 
 def _is_done(step: Step, applied: Container[str]) -> bool:

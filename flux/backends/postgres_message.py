@@ -19,7 +19,7 @@ from flux.record import Record
 from flux.statements import Numbered, Statement, leading_words
 
 #: A whole notice, whose level may be in any language: a script's own may have such words in it.
-_MARKER = re.compile(r"[^\n:]*:\s+flux (marker|time) (\d+)(?:\n|\Z)")
+_MARKER = re.compile(r"[^\n:]*:\s+flux (marker|time) ([\d ]+)(?:\n|\Z)")
 
 
 class Segment(Record):
@@ -123,8 +123,8 @@ def segment_at(message: Message, position: int) -> Segment | None:
 class Reached:
     """How far a message got: `number` is that of the last statement that a marker told of.
 
-    A message of several migrations tells the time at its start, at that of each, and at its end;
-    `times` are in seconds, by the server's clock.
+    A message of several migrations tells the time at its start; and at its end, after the times at
+    which rows were written. `times` are in seconds, by the server's clock.
     """
 
     def __init__(self, number: int | None = None) -> None:
@@ -140,7 +140,7 @@ class Reached:
         if kind == "marker":
             self.number = int(value)
         else:
-            self.times.append(int(value) / 1_000_000)
+            self.times += [int(one) / 1_000_000 for one in value.split()]
         return True
 
 
@@ -154,8 +154,17 @@ def marker(number: int) -> str:
     return f"DO $flux$BEGIN RAISE INFO 'flux marker {number}'; END$flux$;\n"
 
 
-_MICROSECONDS = (
-    "pg_catalog.int8(1000000 * pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()))"
-)
-#: SQL that tells the client the server's time, in microseconds since 1970.
-TIME = f"DO $flux$BEGIN RAISE INFO 'flux time %', {_MICROSECONDS}; END$flux$;\n"
+def tell_time(before: str = "") -> str:
+    """SQL that tells the client the server's time, in microseconds since 1970.
+
+    `before` is an expression that gives a text of more such numbers, without `$`.
+    """
+    values = ", ".join(filter(None, [before, microseconds("pg_catalog.clock_timestamp()")]))
+    return (
+        f"DO $flux$BEGIN RAISE INFO 'flux time{' %' * (1 + bool(before))}', {values}; END$flux$;\n"
+    )
+
+
+def microseconds(moment: str) -> str:
+    """An expression: a moment in microseconds since 1970."""
+    return f"pg_catalog.int8(1000000 * pg_catalog.date_part('epoch', {moment}))"

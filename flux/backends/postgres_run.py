@@ -11,8 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from itertools import chain, repeat
+from functools import lru_cache, partial
 
 from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import encoding_error, meaning, sqlstate, statement_error
@@ -27,7 +26,7 @@ from flux.backends.postgres_lock import (
     LockSQL,
     fail_unless,
 )
-from flux.backends.postgres_message import LONG, TIME, Message, Reached, compose, marker
+from flux.backends.postgres_message import LONG, Message, Reached, compose, marker
 from flux.backends.postgres_outcome import was_committed
 from flux.backends.postgres_watch import name_for, naming
 from flux.backends.signals import StatementError, TransactionEndedError
@@ -133,11 +132,11 @@ class ScriptRun:
             f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
         )
 
-    def compose_in_one(self, text: str) -> Composed:
+    def compose_in_one(self, text: str, first: int) -> Composed:
         """Its transaction as one message but for the COMMIT, for a message of several. Pure.
 
-        The guard is not in it: the message looks for all of them before the first. It tells the
-        time at which it begins. The text must have no RESET.
+        The guard is not in it: the message looks for all of them before the first. Its statements
+        are marked with their numbers from `first` on. The text must have no RESET.
         """
         backend = self.backend
         return self._compose(
@@ -147,7 +146,7 @@ class ScriptRun:
             + _require_lock(backend.lock.fence_noted, backend.lock, backend.held)
             + backend.session.restore
             + self.record,
-            marking=_timed(flagging if backend.held.is_direct else marking),
+            marking=partial(flagging if backend.held.is_direct else marking, before=first - 1),
             longest=sys.maxsize,
         )
 
@@ -228,16 +227,24 @@ def patience_for(backend: PostgresBackend, script: Script) -> float:
 
 
 def marking(
-    backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
+    backend: PostgresBackend,
+    script: Script,
+    statements: Sequence[Statement],
+    total: int,
+    *,
+    before: int = 0,
 ) -> Mark:
-    """What marks each statement: for the client, for when it fails, and for who watches it."""
+    """What marks each statement: for the client, for when it fails, and for who watches it.
+
+    `before` is added to each number that is for the client.
+    """
     file = file_of(script)
     has_marker = backend.held.can_mark
     # A script that has something to do with this setting has it for itself.
     has_name = not any("application_name" in s.text.lower() for s in statements)
 
     def mark(number: int) -> str:
-        return (marker(number) if has_marker else "") + (
+        return (marker(before + number) if has_marker else "") + (
             f"SELECT {naming(name_for(number, total, file))};\n" if has_name else ""
         )
 
@@ -245,36 +252,28 @@ def marking(
 
 
 def flagging(
-    backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
+    backend: PostgresBackend,
+    script: Script,
+    statements: Sequence[Statement],
+    total: int,
+    *,
+    before: int = 0,
 ) -> Mark:
     """The same with flags for markers, for a session that can be asked when one has failed."""
     file = file_of(script)
-    before: int | None = None
+    hoisted: int | None = None
 
     def mark(number: int) -> str:
-        nonlocal before
+        nonlocal hoisted
         marks = [naming(name_for(number, total, file))]
-        if before is not None:
-            marks.append(strike(before))
+        if hoisted is not None:
+            marks.append(strike(hoisted))
         if number <= total:
-            marks.append(hoist(number))
-        before = number
+            hoisted = before + number
+            marks.append(hoist(hoisted))
         return f"SELECT {', '.join(marks)};\n"
 
     return mark
-
-
-def _timed(marking: Marking) -> Marking:
-    """The same, which tells the time before the first."""
-
-    def timed(
-        backend: PostgresBackend, script: Script, statements: Sequence[Statement], total: int
-    ) -> Mark:
-        mark = marking(backend, script, statements, total)
-        times = chain([TIME], repeat(""))
-        return lambda number: next(times) + mark(number)
-
-    return timed
 
 
 def file_of(script: Script) -> str:
