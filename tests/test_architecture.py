@@ -48,7 +48,8 @@ ORDER = (
     "backends/sqlite_contents backends/postgres_contents",
     "backends/sqlite_examination backends/postgres_examination backends/postgres_run "
     "backends/sqlite_scratch backends/postgres_scratch",
-    "backends/postgres_bundle backends/postgres_journaled",
+    "backends/postgres_parts backends/postgres_journaled",
+    "backends/postgres_bundle",
     "backends/sqlite backends/postgres",
     "backends/__init__",
     "outcome",
@@ -163,7 +164,9 @@ def test_imports_point_up(room: str) -> None:
         pytest.param({"os._exit"}, {"cli"}, id="ends Python over its threads"),
         pytest.param({"signal.signal", "_signal"}, {"cli"}, id="handles signals"),
         pytest.param(
-            {"threading.Thread", "_thread"}, {"interruption", "backends/watch"}, id="starts threads"
+            {"threading.Thread", "_thread"},
+            {"interruption", "backends/watch", "backends/postgres_parts"},
+            id="starts threads",
         ),
         pytest.param({"asyncio"}, set(), id="is anything but synchronous"),
         pytest.param(

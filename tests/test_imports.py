@@ -194,6 +194,7 @@ RUNS_SCRIPTS = {
         "backends.postgres_leftovers",
         "backends.postgres_message",
         "backends.postgres_outcome",
+        "backends.postgres_parts",
         "backends.postgres_run",
         "backends.postgres_watch",
         "checking",

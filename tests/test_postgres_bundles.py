@@ -15,7 +15,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 import flux
-from flux.backends import postgres_bundle, postgres_outcome
+from flux.backends import postgres_outcome, postgres_parts
+from flux.backends.postgres import PostgresBackend
 from flux.exceptions import MigrationApplyError
 from flux.results import Event
 from tests import driver
@@ -140,6 +141,30 @@ def test_what_goes_together(
     assert [list(dict.fromkeys(ids)) for ids in found] == sent
 
 
+def test_what_comes_next_is_written_ahead(pg: PostgresProject) -> None:
+    """As when it is its turn; but for what the connection quotes, which is busy."""
+    files = {f"{number:03}.sql": f"CREATE TABLE t{number} ();" for number in range(120)}
+    pg.add(files | {"071 o'clock.sql": "SELECT 1;"})
+    with pg.runner() as runner:
+        steps = runner.plan_apply().steps
+        backend = runner.backend
+        assert isinstance(backend, PostgresBackend)
+        with backend.migration_lock():
+            parts = postgres_parts.Parts(backend)
+            assert parts.count_together(steps) == 50
+            parts.write(steps[:50])
+            with parts.writing_ahead():
+                pass
+            ahead = parts.write(steps[50:73])
+            now = postgres_parts.Parts(backend).write(steps[50:73])
+    assert [part.step.name for part in ahead] == [step.name for step in steps[50:73]]
+    flag = re.compile(r"(?<=lock_shared\(1718378855, )\d+")
+    texts = [[flag.sub("?", part.message.text) for part in some] for some in (ahead, now)]
+    assert texts[0] == texts[1]
+    assert [part.first for part in ahead] == sorted({part.first for part in ahead})
+    assert pg.apply().applied[70:73] == ("070", "071", "071 o'clock")
+
+
 def test_names_that_begin_alike_are_apart(pg: PostgresProject) -> None:
     """Who watches tells scripts apart by what their session's name shows of the file's."""
     long = "x" * 32
@@ -151,7 +176,7 @@ def test_names_that_begin_alike_are_apart(pg: PostgresProject) -> None:
 
 def test_a_message_has_its_limits(pg: PostgresProject, monkeypatch: pytest.MonkeyPatch) -> None:
     """50 migrations, 256 Ki characters; a larger one goes alone."""
-    monkeypatch.setattr(postgres_bundle, "_SECONDS", 3600.0)  # however busy the machine is
+    monkeypatch.setattr(postgres_parts, "_SECONDS", 3600.0)  # however busy the machine is
     ids = [f"{number:03}" for number in range(130)]
     pg.add({f"{id}.sql": "SELECT 1" for id in ids})
     with sending(pg) as sent:
@@ -164,12 +189,14 @@ def test_a_message_has_its_limits(pg: PostgresProject, monkeypatch: pytest.Monke
     assert [len(ids) for ids in sent] == [2, 1, 1]
 
 
-def test_slow_ones_go_in_smaller_messages() -> None:
-    pace = postgres_bundle.Pace()
+def test_slow_ones_go_in_smaller_messages(pg: PostgresProject) -> None:
+    backend = pg.runner().backend
+    assert isinstance(backend, PostgresBackend)
+    parts = postgres_parts.Parts(backend)
     found = []
     for seconds in (0.1, 0.1, 5.0, 100.0, 0.01):
-        pace.note(pace.most, seconds)
-        found.append(pace.most)
+        parts.note(parts.most, seconds)
+        found.append(parts.most)
     assert found == [50, 50, 10, 1, 4]
 
 

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 import flux
-from flux.backends import postgres_bundle, postgres_run, watch
+from flux.backends import postgres_bundle, postgres_parts, postgres_run, watch
 from tests import driver
 from tests.postgres_project import PostgresProject
 from tests.wire import Wire, counting_proxy
@@ -48,9 +48,9 @@ def wire(pg: PostgresProject) -> Iterator[Wire]:
 @pytest.fixture(autouse=True)
 def in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, no message counts as one that takes long, or is looked at."""
-    monkeypatch.setattr(postgres_bundle, "_SECONDS", 3600.0)
+    monkeypatch.setattr(postgres_parts, "_SECONDS", 3600.0)
     monkeypatch.setattr(watch, "REPORT_AFTER", 3600.0)
-    for room in (postgres_bundle, postgres_run):
+    for room in (postgres_bundle, postgres_parts, postgres_run):
         monkeypatch.setattr(room, "patience_for", lambda *_: 3600.0)
 
 

@@ -15,7 +15,15 @@ from functools import partial
 from flux import address
 from flux.backends.base import UNFINISHED, MigrationBackend
 from flux.backends.dbapi import unavailable
-from flux.backends.postgres_driver import IDLE, Driver, Meanwhile, choose, driver_of, require_one
+from flux.backends.postgres_driver import (
+    IDLE,
+    Driver,
+    Meanwhile,
+    choose,
+    driver_of,
+    is_plain,
+    require_one,
+)
 from flux.backends.postgres_errors import (
     INSUFFICIENT_PRIVILEGE,
     LOCK_NOT_AVAILABLE,
@@ -63,7 +71,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
-    from flux.backends.postgres_bundle import Pace
+    from flux.backends.postgres_parts import Parts
     from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.contents import Column
     from flux.findings import Finding
@@ -132,7 +140,7 @@ class PostgresBackend(MigrationBackend):
         self._holder: Any = None
         self.lock = LockSQL(lock_id)
         self.session: Session
-        self._pace: Pace
+        self._parts: Parts
         self._session_name: str | None = None
         #: The lock of the batch that is under way.
         self.held = Held()
@@ -226,8 +234,8 @@ class PostgresBackend(MigrationBackend):
 
     def literal(self, text: str) -> str:
         """A text as an SQL literal, quoted by the driver where there is something to quote."""
-        if text.isascii() and f"_{text}".replace("-", "_").isidentifier():
-            return f"'{text}'"  # as most ids and all hashes are
+        if is_plain(text):
+            return f"'{text}'"
         try:
             return self.driver.literal(self.dbapi, text)
         except UnicodeEncodeError as error:
@@ -273,10 +281,10 @@ class PostgresBackend(MigrationBackend):
         try:
             with self.reporting("cannot take the migration lock"):
                 self.wait_for_lock(try_to_acquire, self._describe_holder)
-            from flux.backends.postgres_bundle import Pace
+            from flux.backends.postgres_parts import Parts
             from flux.backends.postgres_watch import SessionWatcher
 
-            self._pace = Pace()
+            self._parts = Parts(self)
             if self._holder is not None:
                 if self.held.is_direct:
                     self.held = self.held._replace(runs_in=self.dbapi.info.backend_pid)
@@ -523,9 +531,7 @@ class PostgresBackend(MigrationBackend):
 
     def count_bundle(self, steps: Sequence[Step]) -> int:
         """How many of the next steps go in one message, at least one. Opens nothing."""
-        from flux.backends.postgres_bundle import count_together
-
-        return count_together(self, steps, self._pace)
+        return self._parts.count_together(steps)
 
     def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
         """Carry out steps in one round trip, each in a transaction of its own."""
@@ -534,7 +540,7 @@ class PostgresBackend(MigrationBackend):
         else:
             from flux.backends.postgres_bundle import BundleRun
 
-            BundleRun(self, steps, self._pace, note).run()
+            BundleRun(self, steps, self._parts, note).run()
 
     def run_repeatable(self, repeatable: Repeatable) -> None:
         """Run one repeatable, as `run_migration` applies a migration."""

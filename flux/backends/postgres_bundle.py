@@ -19,25 +19,23 @@ Whatever may need more than one message, or the session for itself, goes alone.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Container, Sequence
 from itertools import accumulate
 
 from flux.backends.postgres_errors import meaning, statement_error
 from flux.backends.postgres_flags import STRIKE_ANY
-from flux.backends.postgres_leftovers import Leftovers
-from flux.backends.postgres_lock import BEGIN, FENCE_SETTING
-from flux.backends.postgres_message import Message, Reached, microseconds, tell_time
+from flux.backends.postgres_lock import BEGIN
+from flux.backends.postgres_message import Reached, microseconds, tell_time
 from flux.backends.postgres_outcome import wait_for_disk
-from flux.backends.postgres_run import ScriptRun, file_of, patience_for, settled_session
+from flux.backends.postgres_parts import Part, Parts
+from flux.backends.postgres_run import file_of, patience_for, settled_session
 from flux.backends.postgres_watch import shown
 from flux.backends.watch import Watched
 from flux.exceptions import DatabaseUnavailableError
 from flux.migration import Migration
 from flux.plan import Step
 from flux.record import Record
-from flux.statements import Statement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,91 +43,8 @@ if TYPE_CHECKING:
 
     from flux.backends.postgres import PostgresBackend
 
-#: Migrations in a message: a server that logs its statements writes the whole message for each of
-#: them. After a slow one there are fewer, and then that many times more.
-_MOST = 50
-_GROWTH = 4
-#: Seconds that a message should take, and the characters of the texts in it.
-_SECONDS = 1.0
-_CHARACTERS = 256 * 1024
-#: Seconds; a script that waits no longer for a lock is watched more closely, and so alone.
-_LEAST_PATIENCE = 0.5
-
 _COMMIT = "COMMIT;\n"
 _COMMIT_AND_GO_ON = "SET LOCAL synchronous_commit = off;\nCOMMIT;\n"
-#: The numbers of statements in a message: those of each migration begin so far apart. A text has
-#: fewer, for each takes two characters at least.
-_APART = _CHARACTERS
-
-
-class Pace:
-    """How many migrations go into the next message, by how long those before took."""
-
-    def __init__(self) -> None:
-        self.most = _MOST
-
-    def note(self, count: int, seconds: float) -> None:
-        """Take how long a message of so many has taken."""
-        in_time = int(_SECONDS * count / max(seconds, 1e-9))
-        self.most = max(1, min(in_time, _GROWTH * self.most, _MOST))
-
-
-def count_together(backend: PostgresBackend, steps: Sequence[Step], pace: Pace) -> int:
-    """How many of the next steps go in one message, at least one. Opens nothing."""
-    held = backend.held
-    if held.pid is None or not held.can_mark or backend.session.settings is not None:
-        return 1
-    characters = 0
-    files: set[str] = set()
-    for count, step in enumerate(steps[: pace.most]):
-        text = _text_for_company(backend, step)
-        file = shown(file_of(step.script))
-        if text is None or file in files or characters + len(text) > _CHARACTERS:
-            return max(1, count)
-        characters += len(text)
-        files.add(file)
-    return min(len(steps), pace.most)
-
-
-def _text_for_company(backend: PostgresBackend, step: Step) -> str | None:
-    """The text of a step that may share a message with others; None of one that goes alone."""
-    script = step.script
-    if not isinstance(step.subject, Migration) or step.half is not None or script.text is None:
-        return None
-    if script.directives.no_transaction or len(script.text) > _CHARACTERS:
-        return None
-    if Leftovers.of(script).kinds:
-        return None
-    if _needs_the_session(script.text.lower()):
-        return None
-    if patience_for(backend, script) < _LEAST_PATIENCE:
-        return None
-    return script.text
-
-
-def _needs_the_session(text: str) -> bool:
-    """Whether a text, in lower case, has rows that would follow the message, or what flux sets."""
-    is_copy = "copy" in text and "std" in text
-    # Patterns are slow: most texts have none of these words.
-    is_reset = "reset" in text and re.search(r"\breset\b", text) is not None
-    return is_copy or is_reset or "application_name" in text or FENCE_SETTING in text
-
-
-class _Part(Record):
-    """A migration in a message: its step, what runs it alone, and what of the message it is."""
-
-    step: Step
-    migration: Migration
-    run: ScriptRun
-    statements: list[Statement]
-    message: Message
-    #: The number that its first statement has in the message.
-    first: int
-
-    def number_of(self, place: int) -> int | None:
-        """The number in its script of a statement, by that in the message; None of another's."""
-        number = place - self.first + 1
-        return number if 1 <= number <= len(self.statements) else None
 
 
 class _Found(Record):
@@ -149,7 +64,7 @@ class _Found(Record):
 
 
 class BundleRun:
-    """Runs steps that `count_together` has found to go together.
+    """Runs steps that `Parts` has found to go together.
 
     `note` is called with the seconds of each one that is done, in order. Raises what `ScriptRun`
     raises, of the first that is not done.
@@ -159,23 +74,13 @@ class BundleRun:
         self,
         backend: PostgresBackend,
         steps: Sequence[Step],
-        pace: Pace,
+        parts: Parts,
         note: Callable[[float], None],
     ) -> None:
         self._backend = backend
-        self._pace = pace
+        self._batch = parts
         self._note = note
-        # None of them leaves anything but settings.
-        backend.session = backend.session.before(steps[0].script, backend)
-        self._parts = [self._part(step, n * _APART + 1) for n, step in enumerate(steps)]
-
-    def _part(self, step: Step, first: int) -> _Part:
-        backend, script = self._backend, step.script
-        migration: Any = step.subject  # repeatables go alone
-        record = backend.sql.insert if step.action == "apply" else backend.sql.delete
-        run = ScriptRun(backend, script, "", record(migration))  # the message has the guards
-        statements, [message] = run.compose_in_one(script.text or "", first)
-        return _Part(step, migration, run, statements, message, first)
+        self._parts = parts.write(steps)
 
     def run(self) -> None:
         """Run them all."""
@@ -183,7 +88,7 @@ class BundleRun:
         while parts:
             parts = parts[self._run_some(parts) :]
 
-    def _run_some(self, parts: Sequence[_Part]) -> int:
+    def _run_some(self, parts: Sequence[Part]) -> int:
         """Run some of the parts, the first at least; how many."""
         if len(parts) == 1:
             self._run_alone(parts[0])
@@ -204,10 +109,10 @@ class BundleRun:
         first, *written, last = reached.times
         for seconds in _durations(first, _moments(parts, written), last):
             self._note(seconds)
-        self._pace.note(len(parts), time.perf_counter() - began)
+        self._batch.note(len(parts), time.perf_counter() - began)
         return len(parts)
 
-    def _start(self, parts: Sequence[_Part]) -> str:
+    def _start(self, parts: Sequence[Part]) -> str:
         """What stands before the first: the fence, the guards of all, the time."""
         return f"{BEGIN}{self._backend.lock.take_fence}{self._guard(parts)}{tell_time()}COMMIT;\n"
 
@@ -221,14 +126,14 @@ class BundleRun:
         )
         return f"{BEGIN}{tell_time(written)}COMMIT"
 
-    def _guard(self, parts: Sequence[_Part]) -> str:
+    def _guard(self, parts: Sequence[Part]) -> str:
         """SQL that fails where one of the parts has run already."""
         of: dict[str, list[Migration]] = {"apply": [], "undo": []}
         for part in parts:
             of[part.step.action].append(part.migration)
         return self._backend.sql.guard(pending=of["apply"], applied=of["undo"])
 
-    def _send(self, parts: Sequence[_Part], text: str, reached: Reached) -> None:
+    def _send(self, parts: Sequence[Part], text: str, reached: Reached) -> None:
         backend, first = self._backend, parts[0]
         patience = min(patience_for(backend, part.run.script) for part in parts)
         script = first.step.script
@@ -240,9 +145,10 @@ class BundleRun:
                     for part in parts
                 }
             )
-            backend.driver.send(backend.dbapi, text, None, reached.hear)
+            with self._batch.writing_ahead():
+                backend.driver.send(backend.dbapi, text, None, reached.hear)
 
-    def _run_alone(self, part: _Part, failure: Exception | None = None, spent: float = 0.0) -> None:
+    def _run_alone(self, part: Part, failure: Exception | None = None, spent: float = 0.0) -> None:
         """Run one part; `failure` is how its first try ended, after `spent` seconds."""
         started = time.perf_counter()
         part.run.guard = self._guard([part])
@@ -251,7 +157,7 @@ class BundleRun:
 
     def _after(
         self,
-        parts: Sequence[_Part],
+        parts: Sequence[Part],
         starts: Sequence[int],
         reached: Reached,
         error: Exception,
@@ -277,7 +183,7 @@ class BundleRun:
         self._run_alone(part, meaning(failure), left)
         return found.done + 1
 
-    def _find(self, parts: Sequence[_Part], reached: Reached) -> _Found:
+    def _find(self, parts: Sequence[Part], reached: Reached) -> _Found:
         """What is done of a message that has failed, once it is sure to stay.
 
         Of a session that is gone, nothing is known: the server may be gone, too, with what it was
@@ -316,7 +222,7 @@ class BundleRun:
         return min(sum(durations), seconds)
 
 
-def _moments(parts: Sequence[_Part], written: Sequence[float]) -> list[float | None]:
+def _moments(parts: Sequence[Part], written: Sequence[float]) -> list[float | None]:
     """When each part was done, by when their rows were written; None where there is none."""
     applied = [part.step.action == "apply" for part in parts]
     if len(written) != sum(applied):  # one has deleted another's
@@ -339,7 +245,7 @@ def _durations(start: float, moments: Sequence[float | None], end: float) -> lis
     return durations[: len(moments)]
 
 
-def _count_done(parts: Sequence[_Part], applied: Container[str]) -> int:
+def _count_done(parts: Sequence[Part], applied: Container[str]) -> int:
     """How many are done, by the history: they ran in order, whatever became of their rows."""
     done = (n for n, part in enumerate(parts, 1) if _is_done(part.step, applied))
     return max(done, default=0)
@@ -349,13 +255,13 @@ def _is_done(step: Step, applied: Container[str]) -> bool:
     return (step.name in applied) == (step.action == "apply")
 
 
-def _starts(parts: Sequence[_Part], first: int) -> list[int]:
+def _starts(parts: Sequence[Part], first: int) -> list[int]:
     """Where each of the parts begins in their message, in which the first one does at `first`."""
     lengths = (len(part.message.text) + len(_COMMIT_AND_GO_ON) for part in parts[:-1])
     return list(accumulate(lengths, initial=first))
 
 
-def _moved(part: _Part, start: int) -> _Part:
+def _moved(part: Part, start: int) -> Part:
     """A part whose segments count from the start of a message in which it begins at `start`."""
     message = part.message
     segments = tuple(one._replace(start=one.start + start) for one in message.segments)

@@ -154,6 +154,11 @@ class Driver(ABC):
                     cursor.execute(f"SET {name} = {before}")
 
 
+def is_plain(text: str) -> bool:
+    """Whether there is nothing to quote in a text, as in most ids and in all hashes. Pure."""
+    return text.isascii() and f"_{text}".replace("-", "_").isidentifier()
+
+
 def require_one() -> None:
     """Look whether a driver is installed; imports none. Raises `ImportError`."""
     if _first_installed() is None:
