@@ -192,8 +192,8 @@ class BundleRun:
         backend = self._backend
         if backend.dbapi.closed:
             return _Found()
-        wait_for_disk(backend)
         try:
+            wait_for_disk(backend)
             place = self._find_place(reached)
             applied = backend.read_state().applied
         except (backend.driver_error, DatabaseUnavailableError):
