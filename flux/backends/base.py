@@ -321,7 +321,7 @@ class MigrationBackend(Mechanics, ABC):
             self.undo_migration(step.subject, step.script)
 
     def count_bundle(self, steps: Sequence[Step]) -> int:
-        """How many of the next steps may go to the database together, at least one. Opens nothing."""
+        """How many of the next steps may go together, at least one. Opens nothing."""
         return 1
 
     def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
