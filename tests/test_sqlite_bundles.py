@@ -276,6 +276,25 @@ def test_what_takes_long_is_told_by_its_own_file_and_statement(here: Project) ->
     assert first.startswith("migrations/003.sql:2 (2 of 2, SELECT sleep(2.9)) runs for ")
 
 
+def test_what_lasts_for_the_connection_lasts_as_when_each_goes_alone(here: Project) -> None:
+    """A temporary table of one is there for those after it, and one of a failed one is not."""
+    here.add(
+        five(
+            m001="CREATE TEMP TABLE passed (id); INSERT INTO passed VALUES (7)",
+            m002="CREATE TABLE t002 AS SELECT id FROM passed",
+            m003="CREATE TEMP TABLE lost (id); DELETE FROM passed; SELECT * FROM nowhere",
+        )
+    )
+    with running() as (runner, shared):
+        with pytest.raises(MigrationApplyError):
+            runner.apply_migrations()
+        temporary = runner.backend.fetch("SELECT name FROM sqlite_temp_master")
+        passed = runner.backend.fetch("SELECT id FROM passed")
+    assert shared == [["001", "002"]]
+    assert (temporary, passed) == ([("passed",)], [(7,)])
+    assert here.query("SELECT id FROM t002") == [(7,)]
+
+
 # Foreign keys -------------------------------------------------------------------------------
 
 FAILED = "FOREIGN KEY constraint failed: child refers to rows that are not in parent: 7"

@@ -1,7 +1,7 @@
 """SQLite, by the standard library: what differs from the other backends.
 
-Each migration runs in a `BEGIN IMMEDIATE` of its own, together with its history row, and
-foreign keys are off around it, as a table rebuild needs it (https://sqlite.org/lang_altertable.html,
+Each migration runs in a `BEGIN IMMEDIATE`, or in a savepoint of one that it shares, together with
+its history row. Foreign keys are off around it, as a table rebuild needs it (https://sqlite.org/lang_altertable.html,
 section 7): with them on, dropping the old parent table would delete its children's rows.
 """
 
@@ -104,6 +104,8 @@ class SQLiteBackend(MigrationBackend):
         self.busy_timeout = busy_timeout
         self.lock_wait = lock_wait
         self._handed_in = connection
+        #: Whether the transaction that is open is that of several scripts, in a savepoint each.
+        self.is_shared = False
         #: An empty database in memory is read in place of a file that is not there.
         self._stands_in = False
 
@@ -242,11 +244,10 @@ class SQLiteBackend(MigrationBackend):
     def migration_transaction(self, script: Script) -> Iterator[None]:
         """A transaction with foreign keys off outside it, checked before it commits.
 
-        One that is open already is that of several scripts, which none of them ends.
+        A script that shares one is checked at its end, and does not end it.
         """
-        is_shared = self.dbapi.in_transaction
-        with nullcontext() if is_shared else self._own_transaction(script):
-            if is_shared and _mentions_references(script):
+        with nullcontext() if self.is_shared else self._own_transaction(script):
+            if self.is_shared and _mentions_references(script):
                 self.foreign_keys.expect_new()
             self.foreign_keys.note()
             yield

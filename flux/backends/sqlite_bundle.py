@@ -80,13 +80,16 @@ class BundleRun:
         with backend.session_for(first):
             try:
                 backend.begin()
+                backend.is_shared = True
                 failure = self._run_in_turn()
+                backend.is_shared = False
                 is_kept = self._commit()
             except KeyboardInterrupt:
                 if self._is_committed():
                     self._note_all()
                 raise
             finally:
+                backend.is_shared = False
                 if backend.dbapi.in_transaction:
                     backend.run_sql("ROLLBACK")
         if is_kept:
