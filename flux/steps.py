@@ -58,6 +58,11 @@ class _Bundle:
         """Note that the next one is done."""
         self._seconds.append(seconds)
 
+    def end(self) -> int:
+        """Note that none of those that are not done has begun; how many are done."""
+        self._steps = self._steps[: len(self._seconds)]
+        return len(self._steps)
+
     def tell(self) -> None:
         """Tell of those that are done since the last time, and of the next one, which has begun.
 
@@ -168,12 +173,13 @@ class StepRunner:
         def run() -> None:
             while left:
                 count = self.backend.count_bundle(left)
-                self._run_bundle(left[:count], done)
-                del left[:count]
+                # A backend that notes nothing has carried out all of them.
+                del left[: self._run_bundle(left[:count], done) or count]
 
         self.call(run)  # once for all: an `Interruptible` starts a thread each time
 
-    def _run_bundle(self, steps: Sequence[Step], done: list[StepResult]) -> None:
+    def _run_bundle(self, steps: Sequence[Step], done: list[StepResult]) -> int:
+        """Carry out some of the steps, the first at least; how many."""
         self._emit(Event("start", steps[0]))
         started = time.perf_counter()
         self._bundle = bundle = _Bundle(steps, done, self._emit)
@@ -189,7 +195,9 @@ class StepRunner:
             raise
         finally:
             self._bundle = None
+        count = bundle.end()
         bundle.tell()
+        return count
 
     def _fail(self, bundle: _Bundle, error: Exception, started: float) -> NoReturn:
         """Raise the error for the steps that were under way; the first of them is what failed."""

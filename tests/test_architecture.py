@@ -49,7 +49,7 @@ ORDER = (
     "backends/sqlite_examination backends/postgres_examination backends/postgres_run "
     "backends/sqlite_scratch backends/postgres_scratch",
     "backends/postgres_parts backends/postgres_journaled",
-    "backends/postgres_bundle",
+    "backends/postgres_bundle backends/sqlite_bundle",
     "backends/sqlite backends/postgres",
     "backends/__init__",
     "outcome",

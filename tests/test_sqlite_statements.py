@@ -13,6 +13,8 @@ from flux.exceptions import MigrationApplyError
 from flux.results import Event
 from tests.project import Project
 
+#: A word that acts on the transaction is enough for a migration to have one alone.
+ALONE = "SELECT 1 -- no savepoint"
 PLAIN = "CREATE TABLE plain (id)"
 PARENT = "CREATE TABLE parent (id INTEGER PRIMARY KEY);"
 CHILD = "CREATE TABLE child (parent REFERENCES parent (id))"
@@ -49,7 +51,7 @@ def test_the_statements_around_a_migration(
 ) -> None:
     """They are what a migration costs beside its own."""
     project.query("CREATE TABLE first (id)")
-    project.add({"001.sql": "SELECT 1", "002.sql": migration})
+    project.add({"001.sql": ALONE, "002.sql": migration})
     ran: list[str] = []
     with FluxRunner.from_file(project.root / "flux.toml") as runner:
         runner.backend.dbapi.set_trace_callback(ran.append)
@@ -106,7 +108,7 @@ def test_a_foreign_key_that_somebody_else_makes_is_checked(
     project: Project, is_handed_in: bool
 ) -> None:
     """By another connection, or between two migrations by the one that was handed in."""
-    project.add({"001.sql": PLAIN, "002.sql": "SELECT 1", "003.sql": ORPHAN})
+    project.add({"001.sql": PLAIN, "002.sql": ALONE, "003.sql": ORPHAN})
     with closing(sqlite3.connect(project.database)) as connection:
 
         def on_event(event: Event) -> None:

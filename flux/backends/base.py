@@ -321,12 +321,13 @@ class MigrationBackend(Mechanics, ABC):
             self.undo_migration(step.subject, step.script)
 
     def count_bundle(self, steps: Sequence[Step]) -> int:
-        """How many of the next steps go to the database together, at least one. Opens nothing."""
+        """How many of the next steps may go together, at least one. Opens nothing."""
         return 1
 
     def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
-        """Carry out as many steps as `count_bundle` said, one after the other, each as a whole.
+        """Carry out steps that may go together, one after the other, each as a whole.
 
+        There are no more than `count_bundle` said; it may end after some of them, at least one.
         `note` is called with the seconds that a step took for each that is done, in order, also
         where a later one fails. Raises what `run_step` raises of the first one that is not done.
         """

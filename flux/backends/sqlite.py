@@ -1,7 +1,7 @@
 """SQLite, by the standard library: what differs from the other backends.
 
-Each migration runs in a `BEGIN IMMEDIATE` of its own, together with its history row, and
-foreign keys are off around it, as a table rebuild needs it (https://sqlite.org/lang_altertable.html,
+Each migration runs in a `BEGIN IMMEDIATE`, or in a savepoint of one that it shares, together with
+its history row. Foreign keys are off around it, as a table rebuild needs it (https://sqlite.org/lang_altertable.html,
 section 7): with them on, dropping the old parent table would delete its children's rows.
 """
 
@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import cached_property
 
 from flux import address
@@ -23,6 +23,7 @@ from flux.backends.signals import ErrorReport, TransactionEndedError
 from flux.config import FluxConfig, check_keys
 from flux.exceptions import ConnectionStateError, DatabaseUnavailableError, Problem
 from flux.migration import AppliedMigration, Migration, Script
+from flux.plan import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,13 +72,6 @@ _WAYS: dict[str, Way] = {
     "DETACH": "session",
 }
 
-_MENTIONS_PRAGMA = "(?i:pragma)"
-_MENTIONS_REFERENCES = "(?i:references)"
-
-
-class BusyError(sqlite3.OperationalError):
-    """Another connection kept the database locked for all of `busy_timeout`."""
-
 
 class SQLiteBackend(MigrationBackend):
     """A SQLite database: a file, `:memory:`, or a connection that was handed in."""
@@ -110,11 +104,14 @@ class SQLiteBackend(MigrationBackend):
         self.busy_timeout = busy_timeout
         self.lock_wait = lock_wait
         self._handed_in = connection
+        #: Whether the transaction that is open is that of several scripts, in a savepoint each.
+        self.is_shared = False
         #: An empty database in memory is read in place of a file that is not there.
         self._stands_in = False
 
     @cached_property
-    def _foreign_keys(self) -> ForeignKeys:
+    def foreign_keys(self) -> ForeignKeys:
+        """Which rows refer to nothing, before the batch and now."""
         from flux.backends.sqlite_foreign_keys import ForeignKeys
 
         return ForeignKeys(self.fetch, flux_s_own=self._handed_in is None)
@@ -206,7 +203,7 @@ class SQLiteBackend(MigrationBackend):
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the lock for a batch; first creates the database file where there is none."""
-        self._foreign_keys.forget()
+        self.foreign_keys.forget()
         if self.path == MEMORY:
             yield
             return
@@ -223,13 +220,17 @@ class SQLiteBackend(MigrationBackend):
 
     # Transactions ----------------------------------------------------------------------------
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """A `BEGIN IMMEDIATE`; waits for a busy database, and says so after a second."""
+    def begin(self) -> None:
+        """Begin a transaction that may write; waits for a busy database, and says so."""
         try:
             self.run_sql("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             raise self._unavailable(error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A `BEGIN IMMEDIATE`; waits for a busy database, and says so after a second."""
+        self.begin()
         try:
             yield
             # With readers on a rollback journal, COMMIT too finds the database busy.
@@ -241,18 +242,45 @@ class SQLiteBackend(MigrationBackend):
 
     @contextmanager
     def migration_transaction(self, script: Script) -> Iterator[None]:
-        """A transaction with foreign keys off outside it, checked before it commits."""
-        with self._session(script), self.transaction():
-            self._foreign_keys.note()
+        """A transaction with foreign keys off outside it, checked before it commits.
+
+        A script that shares one is checked at its end, and does not end it.
+        """
+        with nullcontext() if self.is_shared else self._own_transaction(script):
+            if self.is_shared and _mentions_references(script):
+                self.foreign_keys.expect_new()
+            self.foreign_keys.note()
             yield
-            self._foreign_keys.check()
+            self.foreign_keys.check()
 
     @contextmanager
-    def _session(self, script: Script) -> Iterator[None]:
+    def _own_transaction(self, script: Script) -> Iterator[None]:
+        with self.session_for(script), self.transaction():
+            yield
+
+    def count_bundle(self, steps: Sequence[Step]) -> int:
+        """How many of the next steps may share a transaction, at least one. Opens nothing."""
+        if self._handed_in is not None or self.path == MEMORY:
+            return 1
+        from flux.backends.sqlite_bundle import count_together
+
+        return count_together(steps)
+
+    def run_bundle(self, steps: Sequence[Step], note: Callable[[float], None]) -> None:
+        """Carry out the first of some steps in one transaction, each in a savepoint."""
+        if len(steps) == 1:
+            super().run_bundle(steps, note)
+        else:
+            from flux.backends.sqlite_bundle import BundleRun
+
+            BundleRun(self, steps, note).run()
+
+    @contextmanager
+    def session_for(self, script: Script) -> Iterator[None]:
         """The settings that a script runs with; what it changes of them ends with it."""
-        touches_settings = script.text is None or bool(re.search(_MENTIONS_PRAGMA, script.text))
-        if touches_settings or re.search(_MENTIONS_REFERENCES, script.text or ""):
-            self._foreign_keys.expect_new()
+        touches_settings = _touches_settings(script)
+        if touches_settings or _mentions_references(script):
+            self.foreign_keys.expect_new()
         names = _SESSION_PRAGMAS if touches_settings else ("foreign_keys",)
         before = {name: self.fetch(f"PRAGMA {name}") for name in names}
         wanted = int(script.directives.foreign_keys)
@@ -287,6 +315,8 @@ class SQLiteBackend(MigrationBackend):
                 if not _is_busy(error):
                     raise
                 if time.monotonic() >= started + self.busy_timeout:
+                    from flux.backends.sqlite_lock import BusyError
+
                     raise BusyError(
                         "the database is busy: another connection kept it locked for "
                         f"{self.busy_timeout:g} s"
@@ -375,7 +405,7 @@ class SQLiteBackend(MigrationBackend):
 
     def run_journaled(self, script: Script, *rest: Any) -> None:
         """Run a script without a transaction; its settings end with it."""
-        with self._session(script), _kept(self.dbapi, "text_factory", "row_factory"):
+        with self.session_for(script), _kept(self.dbapi, "text_factory", "row_factory"):
             super().run_journaled(script, *rest)
 
     def way_of(self, statement: Statement) -> Way:
@@ -513,6 +543,8 @@ class SQLiteBackend(MigrationBackend):
 
     def describe_error(self, error: BaseException) -> ErrorReport:
         """sqlite3's message, with a way out of what SQLite refuses inside a transaction."""
+        from flux.backends.sqlite_lock import BusyError
+
         message = str(error)
         hint = None
         if re.search(r"(within|inside|from within) (a )?transaction", message):
@@ -545,6 +577,14 @@ def _settings(config: FluxConfig) -> dict[str, Any]:
         "busy_timeout": settings.get("busy_timeout", DEFAULT_BUSY_TIMEOUT),
         "lock_wait": config.lock_wait,
     }
+
+
+def _touches_settings(script: Script) -> bool:
+    return script.text is None or re.search("(?i:pragma)", script.text) is not None
+
+
+def _mentions_references(script: Script) -> bool:
+    return re.search("(?i:references)", script.text or "") is not None
 
 
 @contextmanager

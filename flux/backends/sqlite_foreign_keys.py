@@ -48,6 +48,10 @@ class ForeignKeys:
         """Note that the script that runs next may make a foreign key, in a transaction or not."""
         self._may_be_made, self._free = True, None
 
+    def note_again(self) -> None:
+        """Forget what was noted in a transaction that was rolled back with all its migrations."""
+        self._known = self._free = None
+
     def note(self) -> None:
         """Note what is there before the first migration of a batch, within its transaction."""
         if self._known is None:

@@ -14,6 +14,10 @@ import sqlite3
 from flux.exceptions import DatabaseUnavailableError
 
 
+class BusyError(sqlite3.OperationalError):
+    """Another connection kept the database locked for all of `busy_timeout`."""
+
+
 class SideDatabaseLock:
     """The lock on the SQLite file at `path`; freed by `close`."""
 
