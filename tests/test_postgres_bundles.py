@@ -23,6 +23,7 @@ from tests import driver
 from tests.pgbouncer import PgBouncer
 from tests.postgres_project import PostgresProject
 from tests.test_broken_connections import MARK, breaking
+from tests.test_doctor import a_role
 from tests.test_postgres_lock import (
     GATE,
     LOCK,
@@ -163,6 +164,57 @@ def test_what_comes_next_is_written_ahead(pg: PostgresProject) -> None:
     assert texts[0] == texts[1]
     assert [part.first for part in ahead] == sorted({part.first for part in ahead})
     assert pg.apply().applied[70:73] == ("070", "071", "071 o'clock")
+
+
+def test_no_more_is_written_ahead_than_the_next_message_takes(pg: PostgresProject) -> None:
+    """And none of it twice, where the next message takes less."""
+    pg.add({f"{number:03}.sql": f"-- {'x' * 60_000}\nSELECT 1;" for number in range(20)})
+    with pg.runner() as runner:
+        steps = runner.plan_apply().steps
+        backend = runner.backend
+        assert isinstance(backend, PostgresBackend)
+        with backend.migration_lock():
+            parts = postgres_parts.Parts(backend)
+            assert parts.count_together(steps) == 4
+            with parts.writing_ahead():
+                pass
+            ahead = parts._ahead.copy()
+            assert [part.step for part in ahead.values()] == list(steps[4:8])
+            assert parts.write(steps[4:6]) == list(ahead.values())[:2]
+            assert list(parts._ahead.values()) == list(ahead.values())[2:]
+
+
+def test_settings_that_a_function_resets(pg: PostgresProject) -> None:
+    """That the fence was taken, a setting tells; and where that is gone, the locks."""
+    pg.query("CREATE FUNCTION anew() RETURNS void LANGUAGE plpgsql AS 'BEGIN RESET ALL; END'")
+    pg.add(five(m003="CREATE TABLE t003 (); SELECT anew();"))
+    assert pg.apply().applied == FIVE
+    assert pg.tables() == tables(*FIVE)
+
+
+def test_a_function_that_resets_in_a_text_that_may_end(pg: PostgresProject) -> None:
+    """It is not run once more: what it has committed would be there twice."""
+    pg.query("CREATE FUNCTION anew() RETURNS void LANGUAGE plpgsql AS 'BEGIN RESET ALL; END'")
+    pg.add(five(m003="CREATE TABLE t003 (); SELECT anew(); -- no COMMIT"))
+    error = failing(pg)
+    assert error.message == "applying 003 failed: it ended the transaction that flux runs it in"
+    assert pg.tables() == tables("001", "002")
+
+
+@pytest.mark.parametrize(
+    "function", ["pg_try_advisory_lock_shared(int, int)", "pg_advisory_unlock_shared(int, int)"]
+)
+def test_where_flags_may_not_be_taken_markers_tell(
+    pg_alone: PostgresProject, function: str
+) -> None:
+    """The rights are those of one database, which is thrown away."""
+    pg_alone.query(f"REVOKE EXECUTE ON FUNCTION {function} FROM public")
+    pg_alone.query("GRANT CREATE ON SCHEMA public TO public")
+    pg_alone.add(five(m003="SELECT 1;\nSELECT 1/0;"))
+    with a_role(pg_alone.postgres) as (_, url):
+        pg_alone.configure(backend='migrations_schema = "public"', url=url)
+        error = failing(pg_alone)
+        assert (error.id, error.location and error.location.line) == ("003", 2)
 
 
 def test_names_that_begin_alike_are_apart(pg: PostgresProject) -> None:
@@ -476,6 +528,32 @@ def test_a_row_that_somebody_else_has_written(pg: PostgresProject) -> None:
 
 
 # Locks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["apply", "rollback"])
+def test_a_row_that_changes_behind_the_guard(pg: PostgresProject, command: str) -> None:
+    """Of one that has not run yet: nothing that did not happen is told, and nothing runs twice."""
+    gate = f"SELECT pg_advisory_xact_lock({GATE});"
+    pg.add({**five(m001=gate), **undos(), "001.undo.sql": "SELECT 1;", "005.undo.sql": gate})
+    change = "INSERT INTO _flux_migrations VALUES ('003', 'x')"
+    if command == "rollback":
+        with closed_gate(pg) as open_gate:
+            open_gate()
+            pg.apply()
+        change = "DELETE FROM _flux_migrations WHERE id = '003'"
+    words = [command] if command == "apply" else [command, "--all", "-y"]
+    with closed_gate(pg) as open_gate, pg.started(*words) as process:
+        at_the_gate(pg)
+        pg.query(change)
+        open_gate()
+        code, out, _ = end(process)
+    done = re.findall(r" ms  (\d+)$", out, re.MULTILINE)
+    if command == "apply":
+        assert (code, done) == (1, ["001", "002"])
+        assert pg.tables() == tables("002")
+    else:
+        assert (code, done) == (0, ["005", "004", "002", "001"])
+        assert pg.tables() == tables("003", "005")
 
 
 @pytest.mark.parametrize("last", ["003", "005"])

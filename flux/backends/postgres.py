@@ -36,6 +36,7 @@ from flux.backends.postgres_history import HistorySQL, applied
 from flux.backends.postgres_lock import (
     BEGIN,
     CAN_CHECK_CLIENT,
+    CAN_FLAG,
     CAN_MARK,
     OWN_SESSION,
     Held,
@@ -263,12 +264,14 @@ class PostgresBackend(MigrationBackend):
                     "BEGIN ISOLATION LEVEL READ COMMITTED; "
                     f"{self.lock.outlast_timeouts}; {self.lock.take_token(token)}; "
                     f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
-                    f"{CAN_CHECK_CLIENT}, {self.lock.fence_is_free}"
+                    f"{CAN_CHECK_CLIENT}, {CAN_FLAG}, {self.lock.fence_is_free}"
                 )
                 is_ours, *held, fence_is_free = cursor.fetchone()
             # Behind a pooler the server's process may be another one each time.
             is_direct = held[0] == connection.info.backend_pid
             self.held = Held(*held)._replace(is_direct=is_direct, token=token)
+            if not is_direct:
+                self.held = self.held._replace(can_flag=False)
             if not is_ours:
                 connection.close()
                 self._holder = None

@@ -19,6 +19,7 @@ Whatever may need more than one message, or the session for itself, goes alone.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Container, Sequence
 from itertools import accumulate
@@ -31,6 +32,7 @@ from flux.backends.postgres_outcome import wait_for_disk
 from flux.backends.postgres_parts import Part, Parts
 from flux.backends.postgres_run import file_of, patience_for, settled_session
 from flux.backends.postgres_watch import shown
+from flux.backends.signals import TransactionEndedError
 from flux.backends.watch import Watched
 from flux.exceptions import DatabaseUnavailableError
 from flux.migration import Migration
@@ -151,7 +153,10 @@ class BundleRun:
     def _run_alone(self, part: Part, failure: Exception | None = None, spent: float = 0.0) -> None:
         """Run one part; `failure` is how its first try ended, after `spent` seconds."""
         started = time.perf_counter()
-        part.run.guard = self._guard([part])
+        record = (
+            self._backend.sql.insert if part.step.action == "apply" else self._backend.sql.delete
+        )
+        part.run.guard, part.run.record = self._guard([part]), record(part.migration)
         part.run.run(failure)
         self._note(spent + time.perf_counter() - started)
 
@@ -180,7 +185,10 @@ class BundleRun:
         part = _moved(parts[found.done], starts[found.done])
         failure = statement_error(error, part.message, len(part.statements), found.number)
         failure.__cause__ = error
-        self._run_alone(part, meaning(failure), left)
+        meant: Exception | None = meaning(failure)
+        if isinstance(meant, TransactionEndedError) and not _may_end(part):
+            meant = None  # it has reset all settings: alone, the locks tell
+        self._run_alone(part, meant, left)
         return found.done + 1
 
     def _find(self, parts: Sequence[Part], reached: Reached) -> _Found:
@@ -199,16 +207,20 @@ class BundleRun:
         except (backend.driver_error, DatabaseUnavailableError):
             backend.dbapi.close()  # so that a new connection reads it
             return _Found()
-        numbers = [part.number_of(place) for part in parts] if place is not None else []
-        number = next(filter(None, numbers), None)
-        done = numbers.index(number) if number is not None else _count_done(parts, applied)
+        done, number = _count_done(parts, applied), None
+        for before, part in enumerate(parts if place is not None else ()):
+            if (number := part.number_of(place or 0)) is not None:
+                # A marker of its end was perhaps the last of what is committed; a flag is not.
+                is_at_end = number > len(part.statements) and not backend.held.can_flag
+                done = before + (is_at_end and _is_done(part.step, applied))
+                break
         rows = [applied.get(part.step.name) for part in parts[:done]]
         return _Found(number, [row and row.applied_at.timestamp() for row in rows])
 
     def _find_place(self, reached: Reached) -> int | None:
         """The number in the message of the statement that was reached; None of none."""
         backend = self._backend
-        if not backend.held.is_direct:
+        if not backend.held.can_flag:
             return reached.number
         rows = backend.fetch(STRIKE_ANY)
         return rows[0][0] if rows else None
@@ -249,6 +261,12 @@ def _count_done(parts: Sequence[Part], applied: Container[str]) -> int:
     """How many are done, by the history: they ran in order, whatever became of their rows."""
     done = (n for n, part in enumerate(parts, 1) if _is_done(part.step, applied))
     return max(done, default=0)
+
+
+def _may_end(part: Part) -> bool:
+    """Whether a text may have ended its transaction; the word is enough, also in a comment."""
+    text = part.run.script.text or ""
+    return re.search(r"(?i)\b(commit|rollback|abort|prepare)\b", text) is not None
 
 
 def _is_done(step: Step, applied: Container[str]) -> bool:

@@ -50,17 +50,24 @@ class HistorySQL(Record):
             f"FROM (SELECT 1) one LEFT JOIN {self.table} h ON true"
         )
 
-    def insert(self, migration: Migration) -> str:
-        """Write a migration's row."""
+    def insert(self, migration: Migration, returning: str = "") -> str:
+        """Write a migration's row, and then evaluate an expression, if one is given."""
         values = f"{self.literal(migration.id)}, {self.literal(migration.hash)}"
         return (
             f"INSERT INTO {self.table} (id, hash, applied_at) "
-            f"VALUES ({values}, pg_catalog.clock_timestamp());\n"
+            f"VALUES ({values}, pg_catalog.clock_timestamp())"
+            + (f" RETURNING {returning};\n" if returning else ";\n")
         )
 
     def delete(self, migration: Migration) -> str:
         """Delete a migration's row."""
         return f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)};\n"
+
+    def delete_one(self, migration: Migration, returning: str = "0") -> str:
+        """Delete a migration's row, and then evaluate an expression; fail where there is no row."""
+        delete = f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)} RETURNING 1"
+        is_there = fail_unless("EXISTS (SELECT FROM gone)", HISTORY_CHANGED)
+        return f"WITH gone AS ({delete}) SELECT {is_there}, {returning};\n"
 
     def apply(self, migration: Migration) -> tuple[str, str]:
         """The guard, which fails where a migration has a row, and the record of applying it."""

@@ -58,7 +58,8 @@ class Held(Record):
     """The lock of a batch: the pid of the session that holds it, and what the server can do.
 
     `pid` is None while each migration takes the lock itself; `token` is the number of the token
-    otherwise. `can_mark` says that markers can be sent, `checks_client` that the server can notice
+    otherwise. `can_mark` says that markers can be sent, `can_flag` that flags can stand for them,
+    `checks_client` that the server can notice
     in mid-statement that its client is gone, `is_direct` that no pooler is in between; then
     `runs_in` is the pid of the session in which the batch runs.
     """
@@ -66,6 +67,7 @@ class Held(Record):
     pid: int | None = None
     can_mark: bool = False
     checks_client: bool = False
+    can_flag: bool = False
     is_direct: bool = False
     runs_in: int | None = None
     token: int = 0
@@ -258,6 +260,13 @@ def running(text: str, literal: Callable[[str], str]) -> str:
 CAN_MARK = (
     "EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname = 'plpgsql' "
     "AND pg_catalog.has_language_privilege('public', oid, 'usage'))"
+)
+#: An expression: whether this user may take flags.
+CAN_FLAG = (
+    "(pg_catalog.has_function_privilege("
+    "'pg_catalog.pg_try_advisory_lock_shared(int4, int4)', 'execute') "
+    "AND pg_catalog.has_function_privilege("
+    "'pg_catalog.pg_advisory_unlock_shared(int4, int4)', 'execute'))"
 )
 #: An expression: whether the server can look for its client in mid-statement.
 CAN_CHECK_CLIENT = (

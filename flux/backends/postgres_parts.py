@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 
 from flux.backends.postgres_driver import is_plain
+from flux.backends.postgres_flags import strike
 from flux.backends.postgres_leftovers import Leftovers
 from flux.backends.postgres_lock import FENCE_SETTING
 from flux.backends.postgres_message import Message
@@ -56,9 +57,12 @@ class Part(Record):
     first: int
 
     def number_of(self, place: int) -> int | None:
-        """The number in its script of a statement, by that in the message; None of another's."""
+        """The number in its script of a statement, by that in the message; None of another's.
+
+        One more than there are is its end.
+        """
         number = place - self.first + 1
-        return number if 1 <= number <= len(self.statements) else None
+        return number if 1 <= number <= len(self.statements) + 1 else None
 
 
 class Parts:
@@ -69,9 +73,10 @@ class Parts:
         #: How many go into the next message at most, by how long those before took.
         self.most = _MOST
         self._places = count()
-        #: What may come after the message that is written now, and what of it is written.
+        #: What may come after the message that is written now, and what of it is written, by what
+        #: identifies the step.
         self._next: Sequence[Step] = ()
-        self._ahead: list[Part] = []
+        self._ahead: dict[int, Part] = {}
 
     def note(self, count: int, seconds: float) -> None:
         """Take how long a message of so many has taken."""
@@ -102,10 +107,10 @@ class Parts:
 
     def write(self, steps: Sequence[Step]) -> list[Part]:
         """The parts for steps that go together."""
-        ahead, self._ahead = {id(part.step): part for part in self._ahead}, []
         # None of them leaves anything but settings.
         self._backend.session = self._backend.session.before(steps[0].script, self._backend)
-        return [ahead.get(id(step)) or self._write(step) for step in steps]
+        ahead = self._ahead
+        return [ahead.pop(id(s)) if id(s) in ahead else self._write(s) for s in steps]
 
     @contextmanager
     def writing_ahead(self) -> Iterator[None]:
@@ -121,21 +126,29 @@ class Parts:
             thread.join()
 
     def _write_ahead(self) -> None:
+        characters = 0
         with suppress(Exception):  # raised again when it is its turn
             for step in self._next:
+                text = _text_for_company(self._backend, step)
                 # The connection, which quotes what has to be quoted, is busy.
-                if not is_plain(step.name) or _text_for_company(self._backend, step) is None:
+                if text is None or not is_plain(step.name):
                     return
-                self._ahead.append(self._write(step))
+                characters += len(text)
+                if characters > _CHARACTERS:
+                    return
+                if id(step) not in self._ahead:
+                    self._ahead[id(step)] = self._write(step)
 
     def _write(self, step: Step) -> Part:
         backend, script = self._backend, step.script
         migration: Any = step.subject  # repeatables go alone
-        record = backend.sql.insert if step.action == "apply" else backend.sql.delete
-        run = ScriptRun(backend, script, "", record(migration))  # the message has the guards
+        run = ScriptRun(backend, script, "", "")
         first = next(self._places) % _ROUND * _APART + 1
         statements, [message] = run.compose_in_one(script.text or "", first)
-        return Part(step, migration, run, statements, message, first)
+        record = backend.sql.insert if step.action == "apply" else backend.sql.delete_one
+        returning = [strike(first + len(statements))] if backend.held.can_flag else []
+        text = message.text + record(migration, *returning)
+        return Part(step, migration, run, statements, message._replace(text=text), first)
 
 
 def _text_for_company(backend: PostgresBackend, step: Step) -> str | None:

@@ -100,9 +100,14 @@ class Psycopg(Driver):
         pgconn = connection.pgconn
         kept = pgconn.notice_handler
 
+        interruptions: list[BaseException] = []
+
         def take(notice: pq.abc.PGresult) -> None:
-            if not hear(str(notice.error_message, "utf-8", "replace")):
-                kept(notice)
+            try:
+                if not hear(str(notice.error_message, "utf-8", "replace")):
+                    kept(notice)
+            except BaseException as error:  # which the driver would swallow
+                interruptions.append(error)
 
         pgconn.notice_handler = take
         try:
@@ -113,6 +118,8 @@ class Psycopg(Driver):
                 _copy(connection, text, rows)
         finally:
             pgconn.notice_handler = kept
+            if interruptions:
+                raise interruptions[0]
 
     def kept(self, connection: Any) -> dict[str, Any]:
         """What the driver keeps for a connection, as `put_back` takes it. Asks no server."""

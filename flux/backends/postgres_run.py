@@ -133,7 +133,7 @@ class ScriptRun:
         )
 
     def compose_in_one(self, text: str, first: int) -> Composed:
-        """Its transaction as one message but for the COMMIT, for a message of several. Pure.
+        """Its transaction but for the record and the COMMIT, for a message of several. Pure.
 
         The guard is not in it: the message looks for all of them before the first. Its statements
         are marked with their numbers from `first` on. The text must have no RESET.
@@ -144,9 +144,8 @@ class ScriptRun:
             opening=backend.lock.take_fence_and_note + self._timeouts(),
             closing=CHECK_CONSTRAINTS
             + _require_lock(backend.lock.fence_noted, backend.lock, backend.held)
-            + backend.session.restore
-            + self.record,
-            marking=partial(flagging if backend.held.is_direct else marking, before=first - 1),
+            + backend.session.restore,
+            marking=partial(flagging if backend.held.can_flag else marking, before=first - 1),
             longest=sys.maxsize,
         )
 
@@ -259,7 +258,10 @@ def flagging(
     *,
     before: int = 0,
 ) -> Mark:
-    """The same with flags for markers, for a session that can be asked when one has failed."""
+    """The same with flags for markers, for a session that can be asked when one has failed.
+
+    The flag of the end is to be struck when the row is written.
+    """
     file = file_of(script)
     hoisted: int | None = None
 
@@ -268,9 +270,8 @@ def flagging(
         marks = [naming(name_for(number, total, file))]
         if hoisted is not None:
             marks.append(strike(hoisted))
-        if number <= total:
-            hoisted = before + number
-            marks.append(hoist(hoisted))
+        hoisted = before + number
+        marks.append(hoist(hoisted))
         return f"SELECT {', '.join(marks)};\n"
 
     return mark
