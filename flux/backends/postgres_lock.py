@@ -18,7 +18,7 @@ has given away again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flux.record import Record
 
@@ -104,16 +104,17 @@ class LockSQL(Record):
         """A statement: take the fence in this transaction; waits for a killed run's last one."""
         return f"SELECT pg_catalog.pg_advisory_xact_lock({_FLUX}, {self._fence_id});\n"
 
-    @property
-    def take_fence_and_note(self) -> str:
-        """The same, and note it in a setting that ends with this transaction.
+    def take_fence_and_set(self, settings: Mapping[str, str]) -> str:
+        """The same, and then set something, and note the fence, for the rest of the transaction.
 
-        `fence_noted` looks for that, for a fraction of what a look through all locks costs.
+        `fence_noted` looks for the note, for a fraction of what a look through all locks costs.
         """
-        return (
-            f"SELECT pg_catalog.pg_advisory_xact_lock({_FLUX}, {self._fence_id}), "
-            f"pg_catalog.set_config('{FENCE_SETTING}', '{_FENCE_TAKEN}', true);\n"
-        )
+        expressions = [
+            f"pg_catalog.set_config('{name}', '{value}', true)"
+            for name, value in (*settings.items(), (FENCE_SETTING, _FENCE_TAKEN))
+        ]
+        fence = self.take_fence.removesuffix(";\n")
+        return f"{', '.join([fence, *expressions])};\n"
 
     @property
     def holder(self) -> str:

@@ -103,7 +103,8 @@ class ScriptRun:
     def _opening(self) -> str:
         """What stands at the beginning of its transaction."""
         backend = self.backend
-        opening = backend.lock.take_fence + self.guard + self._timeouts()
+        limits = (f"SET LOCAL {name} = {value};\n" for name, value in self._limits().items())
+        opening = backend.lock.take_fence + self.guard + "".join(limits)
         if backend.held.pid is None:
             opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
         return opening
@@ -119,18 +120,18 @@ class ScriptRun:
             + self.record
         )
 
-    def _timeouts(self) -> str:
-        """Statements that set the limits of a script's own transaction."""
+    def _limits(self) -> dict[str, str]:
+        """The limits of a script's own transaction, as settings."""
         backend, given = self.backend, self.script.directives
-        # A killed run's statement is to end soon, and with it what it keeps others from.
-        check = "SET LOCAL client_connection_check_interval = 1000;\n"
         statement = given.statement_timeout
         statement = backend.statement_timeout if statement is None else statement
-        return (
-            (check if backend.held.checks_client else "")
-            + f"SET LOCAL lock_timeout = {round(lock_timeout(backend, self.script) * 1000)};\n"
-            f"SET LOCAL statement_timeout = {round(statement * 1000)};\n"
-        )
+        # A killed run's statement is to end soon, and with it what it keeps others from.
+        check = {"client_connection_check_interval": "1000"} if backend.held.checks_client else {}
+        return {
+            **check,
+            "lock_timeout": f"{round(lock_timeout(backend, self.script) * 1000)}",
+            "statement_timeout": f"{round(statement * 1000)}",
+        }
 
     def compose_in_one(self, text: str, first: int) -> Composed:
         """Its transaction but for the record and the COMMIT, for a message of several. Pure.
@@ -141,7 +142,7 @@ class ScriptRun:
         backend = self.backend
         return self._compose(
             text,
-            opening=backend.lock.take_fence_and_note + self._timeouts(),
+            opening=backend.lock.take_fence_and_set(self._limits()),
             closing=CHECK_CONSTRAINTS
             + _require_lock(backend.lock.fence_noted, backend.lock, backend.held)
             + backend.session.restore,
