@@ -68,14 +68,16 @@ class _Bundle:
 
         They are all told of, also where what hears of one raises.
         """
-        first, self._told = self._told, len(self._seconds)
-        if first == self._told:
+        first, told = self._told, len(self._seconds)
+        if first == told:
             return
-        events = []
+        events, results = [], []
         for step, seconds in zip(self._steps[first:], self._seconds[first:], strict=False):
             events += [Event("start", step), Event("done", step, seconds)]
-            self.done.append(StepResult(step.action, step.name, seconds))
+            results.append(StepResult(step.action, step.name, seconds))
         events += [Event("start", step) for step in self.left[:1]]
+        self._told = told
+        self.done += results
         _tell_all(self._emit, iter(events[1:]))  # that the first one has begun is told already
 
 
@@ -190,7 +192,7 @@ class StepRunner:
             if isinstance(error, HistoryChangedError):
                 raise
             self._fail(bundle, error, started)
-        except KeyboardInterrupt:
+        except BaseException:  # what a signal's handler raises
             bundle.tell()
             raise
         finally:

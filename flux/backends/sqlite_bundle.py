@@ -1,12 +1,15 @@
 """Several migrations on SQLite in one transaction: one wait for the disk for all of them.
 
-Each is in a savepoint, with all that it has alone: the look whether it has run, its text, the
-check of the foreign keys, its row. One begins in a transaction that is young only, so nobody waits
-longer for the lock than for the longest of them. Nothing is told of before COMMIT.
+Each has all that it has alone: the look whether it has run, its text, the check of the foreign
+keys, its row. Those behind the first are in a savepoint. One begins in a transaction that is young
+only, so nobody waits longer for the lock than for the longest of them. Nothing is told of before
+COMMIT.
 
 Where one fails, its savepoint is rolled back and those before it are committed. What rolls back
-the whole transaction (ON CONFLICT ROLLBACK, RAISE(ROLLBACK), a full disk, an interrupted write)
-takes those before it along: they run again one by one, and so does the one that failed.
+the whole transaction (ON CONFLICT ROLLBACK, RAISE(ROLLBACK), a full disk) takes those before it
+along: they run again one by one, and so does the one that failed. So does one that lacked room: a
+savepoint may need a temporary file, which alone it does not. An interrupted write rolls back the
+whole, too; then nothing runs again.
 
 Whatever may end the transaction, or sees more of it than its savepoint, goes alone.
 """
@@ -77,6 +80,9 @@ class BundleRun:
     def run(self) -> None:
         """Run as many as begin while the transaction is young."""
         backend, first = self._backend, self._steps[0].script
+        if backend.fetch("PRAGMA main.journal_mode") == [("off",)]:  # nothing can be rolled back
+            backend.run_bundle(self._steps[:1], self._note)
+            return
         with backend.session_for(first):
             try:
                 backend.begin()
@@ -84,7 +90,7 @@ class BundleRun:
                 failure = self._run_in_turn()
                 backend.is_shared = False
                 is_kept = self._commit()
-            except KeyboardInterrupt:
+            except BaseException:
                 if self._is_committed():
                     self._note_all()
                 raise
@@ -94,11 +100,16 @@ class BundleRun:
                     backend.run_sql("ROLLBACK")
         if is_kept:
             self._note_all()
-        elif self._ran:
-            self._run_again(failure)
-            return
+        if failure is not None and _is_interruption(failure):
+            # Where those before it are gone, too, it is the first of them that is told of.
+            is_first = is_kept or not self._ran
+            raise failure if is_first else failure.__cause__ or failure
+        if not is_kept and self._ran:
+            self._run_again()
         if failure is not None:
-            raise failure
+            if not self._ran or (is_kept and not _lacks_room(failure)):
+                raise failure
+            backend.run_bundle(self._steps[len(self._ran) :][:1], self._note)
 
     def _run_in_turn(self) -> BaseException | None:
         """Run the steps while the transaction is young; what one raised, of which nothing stays."""
@@ -106,13 +117,15 @@ class BundleRun:
         no_more = time.monotonic() + _SECONDS
         for step in self._steps:
             started = time.perf_counter()
-            savepoint = _savepoint(ran)
+            savepoint = _savepoint(ran) if ran else None
             try:
-                backend.run_sql(f"SAVEPOINT {savepoint}")
+                if savepoint is not None:
+                    backend.run_sql(f"SAVEPOINT {savepoint}")
                 backend.run_step(step)
                 # From here on it has run, whatever interrupts this.
                 ran.append(time.perf_counter() - started)
-                backend.run_sql(f"RELEASE {savepoint}")
+                if savepoint is not None:
+                    backend.run_sql(f"RELEASE {savepoint}")
             except BaseException as error:
                 self._take_back()
                 return error
@@ -123,6 +136,9 @@ class BundleRun:
     def _take_back(self) -> None:
         """Roll back the step that has not run to its end, where one has begun."""
         if not self._backend.dbapi.in_transaction:
+            return
+        if not self._ran:
+            self._backend.run_sql("ROLLBACK")
             return
         try:
             self._backend.run_sql(f"ROLLBACK TO {_savepoint(self._ran)}")
@@ -162,22 +178,23 @@ class BundleRun:
         for seconds in self._ran:
             self._note(seconds)
 
-    def _run_again(self, failure: BaseException | None) -> None:
-        """Run what was rolled back with the whole transaction, and then what failed in it."""
-        before = len(self._ran)
+    def _run_again(self) -> None:
+        """Run what was rolled back with the whole transaction."""
         self._backend.foreign_keys.note_again()
-        for step in self._steps[:before]:
+        for step in self._steps[: len(self._ran)]:
             self._backend.run_bundle([step], self._note)
-        if failure is None:
-            return
-        if _is_interruption(failure):
-            raise failure
-        self._backend.run_bundle(self._steps[before : before + 1], self._note)
 
 
 def _savepoint(ran: Sequence[float]) -> str:
     """The savepoint of the next step: another one than that of the step before it."""
     return f"flux_step_{len(ran) % 2}"
+
+
+def _lacks_room(failure: BaseException) -> bool:
+    """Whether there was no room for what SQLite writes, which is less without a savepoint."""
+    cause = failure.__cause__ or failure
+    wants = ("database or disk is full", "disk I/O error", "out of memory")
+    return isinstance(cause, MemoryError) or str(cause).startswith(wants)
 
 
 def _is_interruption(failure: BaseException) -> bool:
