@@ -11,11 +11,12 @@ along: they run again one by one, and so does the one that failed. So does one t
 savepoint may need a temporary file, which alone it does not. An interrupted write rolls back the
 whole, too; then nothing runs again.
 
-Whatever may end the transaction, or sees more of it than its savepoint, goes alone.
+Whatever may end the transaction, sees more of it than its savepoint, or may take long goes alone.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ _MOST = 50
 _CHARACTERS = 64 * 1024
 #: Seconds; in a transaction that is older, no other migration begins.
 _SECONDS = 0.005
+#: What may take long, as it goes through rows that are there.
+_GOES_THROUGH_ROWS = r"(?i)\b(?:select|with)\b|(?<!\bon\s)\b(?:update|delete)\b"
 #: What acts on the transaction, or on the connection, or cannot run in a transaction.
 _ALONE = ("pragma", "savepoint", "release", "rollback", "attach", "detach", "vacuum")
 
@@ -56,6 +59,8 @@ def _text_for_company(step: Step) -> str | None:
     if not isinstance(step.subject, Migration) or step.half is not None or text is None:
         return None
     if step.script.directives.given or mentions_control(text):
+        return None
+    if re.search(_GOES_THROUGH_ROWS, text):
         return None
     lower = text.lower()
     return None if any(word in lower for word in _ALONE) else text
