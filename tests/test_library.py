@@ -253,7 +253,7 @@ def test_a_rollback_is_planned_anew_where_others_were_faster(shop: Project) -> N
     def be_faster(plan: object) -> bool:
         if not asked:
             shop.succeed("rollback", "-y")
-        asked.append([step.name for step in plan.steps])  # type: ignore[attr-defined]
+        asked.append([step.name for step in plan.steps])  # type: ignore[attr-defined] # a plan
         return True
 
     asked: list[list[str]] = []

@@ -653,7 +653,7 @@ def interrupted_at(project: Project, number: int) -> bool:
             finally:
                 sys.settrace(before)
 
-        runner.backend.run_bundle = run  # type: ignore[assignment]
+        runner.backend.run_bundle = run  # type: ignore[assignment] # interrupts it
         try:
             runner.apply_migrations()
         except (KeyboardInterrupt, MigrationApplyError):

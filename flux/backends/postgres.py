@@ -696,4 +696,4 @@ class PostgresBackend(MigrationBackend):
 
 def _import_what_runs() -> None:
     """Import what a batch needs, which takes about as long as to open a connection."""
-    from flux.backends import postgres_bundle, postgres_watch  # noqa: F401
+    from flux.backends import postgres_bundle, postgres_watch  # noqa: F401 - for later

@@ -30,7 +30,7 @@ from flux.backends.postgres_lock import BEGIN
 from flux.backends.postgres_message import Reached, microseconds, tell_time
 from flux.backends.postgres_outcome import wait_for_disk
 from flux.backends.postgres_parts import Part, Parts
-from flux.backends.postgres_run import file_of, patience_for, settled_session
+from flux.backends.postgres_run import ScriptRun, file_of, patience_for, settled_session
 from flux.backends.postgres_watch import shown
 from flux.backends.signals import TransactionEndedError
 from flux.backends.watch import Watched
@@ -137,13 +137,13 @@ class BundleRun:
 
     def _send(self, parts: Sequence[Part], text: str, reached: Reached) -> None:
         backend, first = self._backend, parts[0]
-        patience = min(patience_for(backend, part.run.script) for part in parts)
+        patience = min(patience_for(backend, part.script) for part in parts)
         script = first.step.script
         with settled_session(backend), backend.watcher.watching(script, patience=patience):
             backend.watcher.expect(first.statements)
             backend.watcher.expect_all(
                 {
-                    shown(file_of(part.run.script)): Watched(part.run.script, part.statements)
+                    shown(file_of(part.script)): Watched(part.script, part.statements)
                     for part in parts
                 }
             )
@@ -153,11 +153,9 @@ class BundleRun:
     def _run_alone(self, part: Part, failure: Exception | None = None, spent: float = 0.0) -> None:
         """Run one part; `failure` is how its first try ended, after `spent` seconds."""
         started = time.perf_counter()
-        record = (
-            self._backend.sql.insert if part.step.action == "apply" else self._backend.sql.delete
-        )
-        part.run.guard, part.run.record = self._guard([part]), record(part.migration)
-        part.run.run(failure)
+        sql = self._backend.sql
+        around = sql.apply if part.step.action == "apply" else sql.undo
+        ScriptRun(self._backend, part.script, *around(part.migration)).run(failure)
         self._note(spent + time.perf_counter() - started)
 
     def _after(
@@ -265,7 +263,7 @@ def _count_done(parts: Sequence[Part], applied: Container[str]) -> int:
 
 def _may_end(part: Part) -> bool:
     """Whether a text may have ended its transaction; the word is enough, also in a comment."""
-    text = part.run.script.text or ""
+    text = part.script.text or ""
     return re.search(r"(?i)\b(commit|rollback|abort|prepare)\b", text) is not None
 
 

@@ -19,7 +19,7 @@ from flux.backends.postgres_lock import FENCE_SETTING
 from flux.backends.postgres_message import Message
 from flux.backends.postgres_run import ScriptRun, file_of, patience_for
 from flux.backends.postgres_watch import shown
-from flux.migration import Migration
+from flux.migration import Migration, Script
 from flux.plan import Step
 from flux.record import Record
 from flux.statements import Statement
@@ -46,11 +46,11 @@ _ROUND = 1000
 
 
 class Part(Record):
-    """A migration in a message: its step, what runs it alone, and what of the message it is."""
+    """A migration in a message: its step, its script, and what of the message it is."""
 
     step: Step
     migration: Migration
-    run: ScriptRun
+    script: Script
     statements: list[Statement]
     message: Message
     #: The number that its first statement has in the message.
@@ -142,13 +142,14 @@ class Parts:
     def _write(self, step: Step) -> Part:
         backend, script = self._backend, step.script
         migration: Any = step.subject  # repeatables go alone
-        run = ScriptRun(backend, script, "", "")
         first = next(self._places) % _ROUND * _APART + 1
+        # The guard stands in front of the message, and the record says more than that of one alone.
+        run = ScriptRun(backend, script, guard="", record="")
         statements, [message] = run.compose_in_one(script.text or "", first)
         record = backend.sql.insert if step.action == "apply" else backend.sql.delete_one
         returning = [strike(first + len(statements))] if backend.held.can_flag else []
         text = message.text + record(migration, *returning)
-        return Part(step, migration, run, statements, message._replace(text=text), first)
+        return Part(step, migration, script, statements, message._replace(text=text), first)
 
 
 def _text_for_company(backend: PostgresBackend, step: Step) -> str | None:
