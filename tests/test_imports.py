@@ -218,6 +218,31 @@ def test_on_postgres(pg: PostgresProject, arguments: list[str]) -> None:
     assert imported & (NEVER | RUNS_SCRIPTS | {"sqlite3"}) <= {"ipaddress", "urllib.parse"}
 
 
+_CHOOSES_PSYCOPG2 = """
+import sys, threading
+from flux.backends.postgres_driver import choose
+over = threading.Event()
+threading.Thread(target=over.wait, daemon=True).start() if sys.argv[1] == "threads" else None
+choose("psycopg2")
+over.set()
+print("ssl" in sys.modules)
+import ssl
+"""
+
+
+@pytest.mark.parametrize(("beside", "has_ssl"), [("nothing", False), ("threads", True)])
+def test_psycopg2_without_ssl(beside: str, has_ssl: bool) -> None:
+    """What it has no use for is not imported with it, where no thread can miss it meanwhile."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHOOSES_PSYCOPG2, beside],
+        env=flux_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{has_ssl}\n", "")
+
+
 #: What scripts need that run without a transaction, fail, or wait.
 FOR_FEW_SCRIPTS = {
     "random",

@@ -142,6 +142,17 @@ def test_what_goes_together(
     assert [list(dict.fromkeys(ids)) for ids in found] == sent
 
 
+@contextmanager
+def waiting_for_no_thread() -> Iterator[None]:
+    """Leave the interpreter to another thread only when this one waits."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_what_comes_next_is_written_ahead(pg: PostgresProject) -> None:
     """As when it is its turn; but for what the connection quotes, which is busy."""
     files = {f"{number:03}.sql": f"CREATE TABLE t{number} ();" for number in range(120)}
@@ -154,8 +165,8 @@ def test_what_comes_next_is_written_ahead(pg: PostgresProject) -> None:
             parts = postgres_parts.Parts(backend)
             assert parts.count_together(steps) == 50
             parts.write(steps[:50])
-            with parts.writing_ahead():
-                pass
+            with waiting_for_no_thread(), parts.writing_ahead():
+                assert parts._ahead == {}  # what sends the message comes first
             ahead = parts.write(steps[50:73])
             now = postgres_parts.Parts(backend).write(steps[50:73])
     assert [part.step.name for part in ahead] == [step.name for step in steps[50:73]]

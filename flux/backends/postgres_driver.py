@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EXTRAS: Final = {"psycopg2": "postgres", "psycopg": "psycopg"}
 #: What is called while a driver waits for a server, if anything is.
 Meanwhile: TypeAlias = "Callable[[], None] | None"
+#: What a driver imports and has no use for. psycopg2 has `ssl` set up what OpenSSL needed before
+#: 1.1; that takes half the time of its import, and libpq does it by itself (PQinitOpenSSL).
+_NEEDLESS: Final = {"psycopg2": "ssl"}
 IDLE: Final = 0  # PQTRANS_IDLE of libpq, in both drivers: no transaction is open
 
 
@@ -172,14 +175,30 @@ def choose(name: str | None) -> Driver:
     """
     name = name or _first_installed() or next(iter(EXTRAS))
     try:
-        # Not importlib's function, whose import takes longer than this.
-        driver: Driver = __import__(f"flux.backends.postgres_{name}", fromlist=["DRIVER"]).DRIVER
+        with _without(_NEEDLESS.get(name)):
+            # Not importlib's function, whose import takes longer than this.
+            room = __import__(f"flux.backends.postgres_{name}", fromlist=["DRIVER"])
     except Exception as error:  # a broken driver may raise anything
         raise BackendNotInstalledError(
             f"the driver {name} cannot be imported: {error}",
             hint=f'pip install "flux-migrations[{EXTRAS[name]}]"',
         ) from error
+    driver: Driver = room.DRIVER
     return driver
+
+
+@contextmanager
+def _without(module: str | None) -> Iterator[None]:
+    """Have imports of a module fail, where no other thread could notice."""
+    if module is None or module in sys.modules or len(sys._current_frames()) > 1:
+        yield
+        return
+    modules: dict[str, Any] = sys.modules
+    modules[module] = None
+    try:
+        yield
+    finally:
+        del modules[module]
 
 
 def driver_of(connection: Any) -> Driver:

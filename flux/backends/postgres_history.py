@@ -66,7 +66,7 @@ class HistorySQL(Record):
     def delete_one(self, migration: Migration, returning: str = "0") -> str:
         """Delete a migration's row, and then evaluate an expression; fail where there is no row."""
         delete = f"DELETE FROM {self.table} WHERE id = {self.literal(migration.id)} RETURNING 1"
-        is_there = fail_unless("EXISTS (SELECT FROM gone)", HISTORY_CHANGED)
+        is_there = fail_unless(("EXISTS (SELECT FROM gone)", HISTORY_CHANGED))
         return f"WITH gone AS ({delete}) SELECT {is_there}, {returning};\n"
 
     def apply(self, migration: Migration) -> tuple[str, str]:
@@ -86,7 +86,7 @@ class HistorySQL(Record):
             conditions.append(
                 f"(SELECT pg_catalog.count(*) {self._rows_of(applied)}) = {len(applied)}"
             )
-        return f"SELECT {fail_unless(' AND '.join(conditions), HISTORY_CHANGED)};\n"
+        return f"SELECT {fail_unless((' AND '.join(conditions), HISTORY_CHANGED))};\n"
 
     def _rows_of(self, migrations: Sequence[Migration]) -> str:
         ids = ", ".join(self.literal(migration.id) for migration in migrations)

@@ -140,7 +140,7 @@ class PostgresJournaledRun(JournaledRun):
         closing = (
             CHECK_CONSTRAINTS
             + backend.session.restore
-            + f"SELECT {fail_unless(backend.lock.fence_held, FENCE_LOST)};\n"
+            + f"SELECT {fail_unless((backend.lock.fence_held, FENCE_LOST))};\n"
             + self._check_lock
             + self._close_sql(unit)
             + "COMMIT"
@@ -310,7 +310,7 @@ class PostgresJournaledRun(JournaledRun):
     @property
     def _check_lock(self) -> str:
         still_held = self.backend.lock.still_held(self.backend.held)
-        return f"SELECT {fail_unless(still_held, LOCK_LOST)};\n"
+        return f"SELECT {fail_unless((still_held, LOCK_LOST))};\n"
 
     def _limits(self, command: str) -> str:
         """Statements that set what a file asks for, or no limit, and have the client looked for."""

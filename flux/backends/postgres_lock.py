@@ -275,13 +275,13 @@ CAN_CHECK_CLIENT = (
 )
 
 
-def fail_unless(condition: str, text: str) -> str:
-    """An expression that is 0, or ends the transaction with an error that holds `text`.
+def fail_unless(*conditions: tuple[str, str]) -> str:
+    """An expression that is 0, or ends the transaction with an error that holds a text.
 
-    It works without a procedural language. The pid keeps the server from folding the cast,
-    and so from failing, when it plans.
+    That is the text beside the first condition that is not true. It works without a procedural
+    language, and whatever casts a database has.
     """
-    return (
-        f"CASE WHEN {condition} THEN 0 ELSE "
-        f"('{text} ' OPERATOR(pg_catalog.||) {_SELF})::pg_catalog.int4 END"
+    cases = " ".join(
+        f"WHEN ({condition}) IS NOT TRUE THEN '{text}'" for condition, text in conditions
     )
+    return f"pg_catalog.int4in((CASE {cases} ELSE '0' END)::pg_catalog.cstring)"

@@ -118,14 +118,21 @@ class Parts:
         if not self._next:
             yield
             return
-        thread = threading.Thread(target=self._write_ahead, name="flux-ahead", daemon=True)
+        # A thread that starts is waited for: it would keep what sends the message from the
+        # interpreter until all is written.
+        begins = threading.Event()
+        thread = threading.Thread(
+            target=self._write_ahead, args=(begins,), name="flux-ahead", daemon=True
+        )
         thread.start()
+        begins.set()
         try:
             yield
         finally:
             thread.join()
 
-    def _write_ahead(self) -> None:
+    def _write_ahead(self, begins: threading.Event) -> None:
+        begins.wait()
         characters = 0
         with suppress(Exception):  # raised again when it is its turn
             for step in self._next:

@@ -106,7 +106,7 @@ class ScriptRun:
         limits = (f"SET LOCAL {name} = {value};\n" for name, value in self._limits().items())
         opening = backend.lock.take_fence + self.guard + "".join(limits)
         if backend.held.pid is None:
-            opening = f"SELECT {fail_unless(backend.lock.try_lock, LOCK_BUSY)};\n" + opening
+            opening = f"SELECT {fail_unless((backend.lock.try_lock, LOCK_BUSY))};\n" + opening
         return opening
 
     @property
@@ -209,10 +209,8 @@ def _require_lock(has_fence: str, lock: LockSQL, held: Held) -> str:
 
     `has_fence` is an expression of the lock's.
     """
-    return (
-        f"SELECT {fail_unless(has_fence, FENCE_LOST)}, "
-        f"{fail_unless(lock.still_held(held), LOCK_LOST)};\n"
-    )
+    conditions = (has_fence, FENCE_LOST), (lock.still_held(held), LOCK_LOST)
+    return f"SELECT {fail_unless(*conditions)};\n"
 
 
 def lock_timeout(backend: PostgresBackend, script: Script) -> float:

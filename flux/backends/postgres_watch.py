@@ -11,7 +11,6 @@ message writes its number into `application_name`, which other sessions can read
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -122,6 +121,8 @@ class SessionWatcher(Watcher):
 
     def hang_up(self) -> None:
         """Cut the connection, for instance where the network has forgotten it."""
+        import socket
+
         if (connection := self._asked) is not None:
             with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as wire:
                 wire.shutdown(socket.SHUT_RDWR)
