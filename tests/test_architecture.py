@@ -50,6 +50,7 @@ ORDER = (
     "backends/sqlite_scratch backends/postgres_scratch",
     "backends/postgres_parts backends/postgres_journaled",
     "backends/postgres_bundle backends/sqlite_bundle",
+    "backends/postgres_holder",
     "backends/sqlite backends/postgres",
     "backends/__init__",
     "outcome",

@@ -189,6 +189,7 @@ RUNS_SCRIPTS = {
     for room in (
         "backends.postgres_bundle",
         "backends.postgres_check",
+        "backends.postgres_holder",
         "backends.postgres_in_doubt",
         "backends.postgres_journaled",
         "backends.postgres_leftovers",

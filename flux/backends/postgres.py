@@ -6,7 +6,6 @@ nothing to do.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -35,12 +34,8 @@ from flux.backends.postgres_errors import (
 from flux.backends.postgres_history import HistorySQL, applied
 from flux.backends.postgres_lock import (
     BEGIN,
-    CAN_CHECK_CLIENT,
-    CAN_FLAG,
-    CAN_MARK,
     OWN_SESSION,
     Held,
-    Holder,
     LockSQL,
     running,
     still_there,
@@ -72,6 +67,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
+    from flux.backends.postgres_holder import LockHolder
     from flux.backends.postgres_parts import Parts
     from flux.backends.postgres_scratch import PostgresScratchPlace
     from flux.contents import Column
@@ -81,9 +77,6 @@ if TYPE_CHECKING:
     from flux.statements import Dialect, MetaCommand, Statement
     from flux.units import Way
 
-#: Seconds to wait for a pool's second session, before the lock is held without one. Many replicas
-#: that start on a busy machine keep every session of a pool for some seconds without that.
-_STARVED_AFTER = 10.0
 #: Seconds that one of many tries to connect may take.
 _TRY_FOR = 5
 
@@ -137,8 +130,8 @@ class PostgresBackend(MigrationBackend):
         self._handed_in = connection
         #: How to connect once more beside a connection that was handed in.
         self._parameters: dict[str, Any] = {}
-        #: The connection that holds the lock of a batch.
-        self._holder: Any = None
+        #: Holds the lock of the batch that is under way, or had that of the last one.
+        self._holder: LockHolder
         self.lock = LockSQL(lock_id)
         self.session: Session
         self._parts: Parts
@@ -247,50 +240,18 @@ class PostgresBackend(MigrationBackend):
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the lock on a second connection; without one, each migration takes it itself."""
+        from flux.backends.postgres_holder import LockHolder
 
-        def try_to_acquire() -> bool:
-            if self.fetch(self.lock.is_held):
-                return False
-            connection = self.open_another(_import_what_runs)
-            if connection is None:
-                [(can_mark,)] = self.fetch(f"SELECT {CAN_MARK}")
-                self.held = Held(can_mark=can_mark)
-                return True  # and the fence is waited for by each migration
-            self._holder = connection
-            token = int.from_bytes(os.urandom(7), "big")
-            with self.driver.cursor(connection) as cursor:
-                # Nothing else runs on this connection: an error here would free the lock.
-                cursor.execute(
-                    "BEGIN ISOLATION LEVEL READ COMMITTED; "
-                    f"{self.lock.outlast_timeouts}; {self.lock.take_token(token)}; "
-                    f"SELECT {self.lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
-                    f"{CAN_CHECK_CLIENT}, {CAN_FLAG}, {self.lock.fence_is_free}"
-                )
-                is_ours, *held, fence_is_free = cursor.fetchone()
-            # Behind a pooler the server's process may be another one each time.
-            is_direct = held[0] == connection.info.backend_pid
-            self.held = Held(*held)._replace(is_direct=is_direct, token=token)
-            if not is_direct:
-                self.held = self.held._replace(can_flag=False)
-            if not is_ours:
-                connection.close()
-                self._holder = None
-            elif not self.held.is_direct and self._is_starved():
-                self.held = Held(can_mark=self.held.can_mark)
-            elif not fence_is_free:
-                self._wait_for_fence()
-            return bool(is_ours)
-
+        self._holder = LockHolder(self)
         try:
             with self.reporting("cannot take the migration lock"):
-                self.wait_for_lock(try_to_acquire, self._describe_holder)
+                self.wait_for_lock(self._holder.try_to_acquire, self._holder.describe)
             from flux.backends.postgres_parts import Parts
             from flux.backends.postgres_watch import SessionWatcher
 
+            self.held = self._holder.held
             self._parts = Parts(self)
-            if self._holder is not None:
-                if self.held.is_direct:
-                    self.held = self.held._replace(runs_in=self.dbapi.info.backend_pid)
+            if self.held.pid is not None:
                 connect = partial(self.open_another, connect_timeout=2)  # seconds
                 self.watcher = SessionWatcher(
                     self.report, self.driver, connect, self.held.runs_in, self.lock.at_fence
@@ -299,60 +260,8 @@ class PostgresBackend(MigrationBackend):
         finally:
             from flux.backends.watch import Watcher
 
-            self._free_lock()
+            self._holder.free()
             self.held, self.watcher = Held(), Watcher(self.report)
-
-    def _wait_for_fence(self) -> None:
-        """Wait for what a killed run still has under way on the server, and say for whom."""
-
-        def find() -> str | None:
-            rows = self.fetch(self.lock.fence_holder)
-            return str(Holder(*rows[0])) if rows else None
-
-        self._wait_until_gone(find)
-
-    def _wait_until_gone(self, find: Callable[[], str | None]) -> None:
-        """Wait until `find` finds no session any more, of a run that was cut off."""
-        found: str | None = None
-
-        def is_gone() -> bool:
-            nonlocal found
-            now = find()
-            found = f"{now}, left by a run that was cut off" if now else found
-            return now is None
-
-        # Whom it was found to be, also where it is gone by the time that it is told.
-        self.wait_for_lock(is_gone, lambda: found)
-
-    def _free_lock(self) -> None:
-        holder, self._holder = self._holder, None
-        if holder is not None:
-            # The server notices later that a connection was closed; the next one, which may be
-            # ours, must not wait for that.
-            with suppress(self.driver.error), self.driver.cursor(holder) as cursor:
-                cursor.execute("ROLLBACK")
-            holder.close()
-
-    def _is_starved(self) -> bool:
-        """Whether a pool has no session for this connection while another one holds the lock.
-
-        Then the lock is let go from another thread; no driver's wait for an answer has a limit.
-        """
-        import threading
-
-        watchdog = threading.Timer(_STARVED_AFTER, self._free_lock)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            self.fetch("SELECT 1")
-        finally:
-            watchdog.cancel()
-            watchdog.join()
-        return self._holder is None
-
-    def _describe_holder(self) -> str | None:
-        rows = self.fetch(self.lock.holder)
-        return str(Holder(*rows[0])) if rows else None
 
     def open_another(self, meanwhile: Meanwhile = None, **options: Any) -> Any:
         """A connection beside the first; None where the server or a pool allows no other."""
@@ -398,7 +307,7 @@ class PostgresBackend(MigrationBackend):
         from flux.backends.postgres_outcome import read_state_behind_fence
 
         ran_in = self.held.runs_in
-        self._free_lock()
+        self._holder.free()
         return read_state_behind_fence(self, ran_in)
 
     # The history -----------------------------------------------------------------------------
@@ -624,6 +533,8 @@ class PostgresBackend(MigrationBackend):
         The session is ended when it has nothing to do: its flux may be stopped, and would go on
         with a statement that another one runs by then.
         """
+        from flux.backends.postgres_holder import wait_until_gone
+
         query = running(entry.sql, self.literal)
         if entry.session is not None:
             query = still_there(entry.session, self.literal)
@@ -639,7 +550,7 @@ class PostgresBackend(MigrationBackend):
             return f"pid {pid}"
 
         with self.reporting("cannot see what a run before this one has left"):
-            self._wait_until_gone(find)
+            wait_until_gone(self, find)
 
     # Checking and telling --------------------------------------------------------------------
 
@@ -692,8 +603,3 @@ class PostgresBackend(MigrationBackend):
     def describe_error(self, error: BaseException) -> ErrorReport:
         """The server's message, detail and hint; a hint of flux's own where it gives none."""
         return report(error, self.driver)
-
-
-def _import_what_runs() -> None:
-    """Import what a batch needs, which takes about as long as to open a connection."""
-    from flux.backends import postgres_bundle, postgres_watch  # noqa: F401 - for later
