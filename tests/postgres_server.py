@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -300,33 +300,14 @@ def running_server(named: str | None, options: str = FAST) -> Iterator[PostgresS
     Raises: ServerUnavailableError when there is no server to run; ServerFailedError when there is
     one, and it does not start.
     """
-    import port_for
-    from pytest_postgresql.executors import PostgreSQLExecutor
-
     pg_ctl = find_pg_ctl(named)
     # Not in pytest's own directory: initdb on Windows cannot use that, and sockets' paths must be
     # short.
     directory = Path(tempfile.gettempdir()).resolve() / f"flux-tests-{secrets.token_hex(4)}"
     directory.mkdir()
     try:
-        executor = PostgreSQLExecutor(
-            executable=str(_executable(pg_ctl, directory)),
-            host="127.0.0.1",
-            port=port_for.select_random(),
-            datadir=str(directory / "data"),
-            unixsocketdir=str(directory.parent),
-            logfile=str(directory / "server.log"),
-            startparams="-w",
-            postgres_options=options,
-            dbname="postgres",
-            user="postgres",
-            password=secrets.token_hex(8),
-        )
         try:
-            executor.init_directory()
-            with (directory / "data" / "postgresql.conf").open("a", encoding="utf-8") as conf:
-                conf.write(_SETTINGS)
-            executor.start()
+            executor = _started(pg_ctl, directory, options)
         except Exception as error:
             log = directory / "server.log"
             said = log.read_text("utf-8", "replace")[-4000:] if log.exists() else str(error)
@@ -338,6 +319,35 @@ def running_server(named: str | None, options: str = FAST) -> Iterator[PostgresS
             executor.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _started(pg_ctl: Path, directory: Path, options: str) -> Any:
+    """The executor of a server that has been started in an empty directory."""
+    import port_for
+    from mirakuru.exceptions import AlreadyRunning
+    from pytest_postgresql.executors import PostgreSQLExecutor
+
+    program, password = str(_executable(pg_ctl, directory)), secrets.token_hex(8)
+    while True:
+        executor = PostgreSQLExecutor(
+            executable=program,
+            host="127.0.0.1",
+            port=port_for.select_random(),
+            datadir=str(directory / "data"),
+            unixsocketdir=str(directory.parent),
+            logfile=str(directory / "server.log"),
+            startparams="-w",
+            postgres_options=options,
+            dbname="postgres",
+            user="postgres",
+            password=password,
+        )
+        executor.init_directory()
+        with (directory / "data" / "postgresql.conf").open("a", encoding="utf-8") as conf:
+            conf.write(_SETTINGS)
+        with suppress(AlreadyRunning):  # another one has taken the port since it was free
+            executor.start()
+            return executor
 
 
 def _prepared(executor: Any, bin_dir: Path) -> PostgresServer:
