@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from flux.backends.postgres_lock import CAN_CHECK_CLIENT, CAN_FLAG, CAN_MARK, Held, Holder
+from flux.backends.postgres_lock import BEGIN, CAN_CHECK_CLIENT, CAN_FLAG, CAN_MARK, Held, Holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ class LockHolder:
         with backend.driver.cursor(connection) as cursor:
             # Nothing else runs on this connection: an error here would free the lock.
             cursor.execute(
-                "BEGIN ISOLATION LEVEL READ COMMITTED; "
-                f"{lock.outlast_timeouts}; {lock.take_token(token)}; "
+                f"{BEGIN}{lock.outlast_timeouts}; {lock.take_token(token)}; "
                 f"SELECT {lock.try_lock}, pg_catalog.pg_backend_pid(), {CAN_MARK}, "
                 f"{CAN_CHECK_CLIENT}, {CAN_FLAG}, {lock.fence_is_free}"
             )

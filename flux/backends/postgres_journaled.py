@@ -20,13 +20,14 @@ from flux.backends.postgres_driver import IDLE
 from flux.backends.postgres_errors import InvalidIndexError, meaning, sqlstate
 from flux.backends.postgres_in_doubt import Look, find_look
 from flux.backends.postgres_leftovers import leaves_something, sets_by_literals
-from flux.backends.postgres_lock import BEGIN, FENCE_LOST, LOCK_LOST, fail_unless
+from flux.backends.postgres_lock import BEGIN, LOCK_LOST, fail_unless
 from flux.backends.postgres_message import Message, compose, sets_transaction, single
 from flux.backends.postgres_run import (
     CHECK_CONSTRAINTS,
     call_function,
     coming_again,
     marking,
+    require_lock,
     send,
     settled_session,
 )
@@ -140,8 +141,7 @@ class PostgresJournaledRun(JournaledRun):
         closing = (
             CHECK_CONSTRAINTS
             + backend.session.restore
-            + f"SELECT {fail_unless((backend.lock.fence_held, FENCE_LOST))};\n"
-            + self._check_lock
+            + require_lock(backend.lock.fence_held, backend.lock, backend.held)
             + self._close_sql(unit)
             + "COMMIT"
         )

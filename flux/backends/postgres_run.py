@@ -116,7 +116,7 @@ class ScriptRun:
         return (
             CHECK_CONSTRAINTS
             + backend.session.restore
-            + _require_lock(backend.lock.fence_held, backend.lock, backend.held)
+            + require_lock(backend.lock.fence_held, backend.lock, backend.held)
             + self.record
         )
 
@@ -144,7 +144,7 @@ class ScriptRun:
             text,
             opening=backend.lock.take_fence_and_set(self._limits()),
             closing=CHECK_CONSTRAINTS
-            + _require_lock(backend.lock.fence_noted, backend.lock, backend.held)
+            + require_lock(backend.lock.fence_noted, backend.lock, backend.held)
             + backend.session.restore,
             marking=partial(flagging if backend.held.can_flag else marking, before=first - 1),
             longest=sys.maxsize,
@@ -204,7 +204,7 @@ class ScriptRun:
 
 
 @lru_cache(maxsize=1)  # the same for all of a batch
-def _require_lock(has_fence: str, lock: LockSQL, held: Held) -> str:
+def require_lock(has_fence: str, lock: LockSQL, held: Held) -> str:
     """A statement that fails where the transaction was ended, or the lock is another's.
 
     `has_fence` is an expression of the lock's.
